@@ -1,0 +1,1 @@
+//! Files, environment and older formats, turned into the settings of each part.

@@ -1,0 +1,5 @@
+//! The listener that clients talk to.
+
+mod settings;
+
+pub use settings::{CorsOrigins, Settings};

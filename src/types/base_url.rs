@@ -1,0 +1,150 @@
+//! Where a key's API lives, whatever way the user wrote it.
+
+use std::fmt;
+
+use url::Url;
+
+/// An origin: what an outage belongs to (RFC 6454: scheme, host, port).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Origin(String);
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The base of an OpenAI-compatible API, with its version segment and without a trailing slash.
+///
+/// `https://api.openai.com`, `https://api.openai.com/`, `https://api.openai.com/v1` and `https://api.openai.com/v1/`
+/// are one base. A prefix path is kept. A path that has a version segment anywhere (`/v1beta/openai`,
+/// `/api/paas/v4`) is taken as it stands; to any other, `/v1` is added.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct BaseUrl {
+    text: String,
+    origin: Origin,
+}
+
+/// Why a text is no base URL. Never contains the text, which may hold a password.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BaseUrlError {
+    /// It is not a URL.
+    #[error("not a URL ({0})")]
+    Syntax(url::ParseError),
+    /// Its scheme is neither http nor https.
+    #[error("the scheme must be http or https")]
+    Scheme,
+    /// It has a user, a password, a query or a fragment.
+    #[error("a base URL has no user, password, query or fragment")]
+    Extras,
+}
+
+impl BaseUrl {
+    /// Reads a base URL.
+    ///
+    /// # Errors
+    /// [`BaseUrlError`] if it is not an absolute http or https URL of origin and path alone.
+    pub fn parse(text: &str) -> Result<Self, BaseUrlError> {
+        let url = Url::parse(text.trim()).map_err(BaseUrlError::Syntax)?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(BaseUrlError::Scheme);
+        }
+        let plain = url.username().is_empty() && url.password().is_none();
+        if !plain || url.query().is_some() || url.fragment().is_some() {
+            return Err(BaseUrlError::Extras);
+        }
+        let origin = Origin(url.origin().ascii_serialization());
+        let segments: Vec<&str> = url.path().split('/').filter(|segment| !segment.is_empty()).collect();
+        let mut base = origin.0.clone();
+        for segment in &segments {
+            base.push('/');
+            base.push_str(segment);
+        }
+        if !segments.iter().any(|segment| is_version(segment)) {
+            base.push_str("/v1");
+        }
+        Ok(Self { text: base, origin })
+    }
+
+    /// The base, without a trailing slash.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Scheme, host and port.
+    #[must_use]
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+}
+
+impl fmt::Display for BaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// `v1`, `v4`, `v1beta`, `v1beta1`, `v2alpha`: a `v`, a number, perhaps a stage.
+fn is_version(segment: &str) -> bool {
+    let Some(rest) = segment.strip_prefix('v') else { return false };
+    let stage = rest.trim_start_matches(|c: char| c.is_ascii_digit());
+    stage.len() < rest.len() && (stage.is_empty() || stage.starts_with("beta") || stage.starts_with("alpha"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_way_to_write_a_base_means_the_same() {
+        for text in [
+            "https://api.openai.com",
+            "https://api.openai.com/",
+            "https://api.openai.com/v1",
+            "https://api.openai.com/v1/",
+            " https://API.openai.com:443//v1// ",
+        ] {
+            assert_eq!(BaseUrl::parse(text).unwrap().as_str(), "https://api.openai.com/v1", "{text}");
+        }
+    }
+
+    #[test]
+    fn a_prefix_path_is_kept_and_a_version_is_never_doubled() {
+        for (text, base) in [
+            ("https://api.groq.com/openai", "https://api.groq.com/openai/v1"),
+            ("https://api.groq.com/openai/v1/", "https://api.groq.com/openai/v1"),
+            (
+                "https://generativelanguage.googleapis.com/v1beta/openai/",
+                "https://generativelanguage.googleapis.com/v1beta/openai",
+            ),
+            ("https://open.bigmodel.cn/api/paas/v4", "https://open.bigmodel.cn/api/paas/v4"),
+            ("http://127.0.0.1:8000/vllm", "http://127.0.0.1:8000/vllm/v1"),
+        ] {
+            assert_eq!(BaseUrl::parse(text).unwrap().as_str(), base, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_base_is_refused() {
+        for text in [
+            "",
+            "api.openai.com",
+            "/v1",
+            "ftp://host",
+            "https://user@host",
+            "https://:pw@host",
+            "https://host?x=1",
+            "https://host#f",
+        ] {
+            assert!(BaseUrl::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn hosts_are_origins() {
+        let origin = |text: &str| BaseUrl::parse(text).unwrap().origin().clone();
+        assert_eq!(origin("https://h/a"), origin("https://h:443/b/v1"));
+        assert_ne!(origin("https://h"), origin("http://h"));
+    }
+}

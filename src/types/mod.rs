@@ -1,0 +1,15 @@
+//! The vocabulary: nouns that every other part shares, with no behaviour beyond construction and display.
+
+mod base_url;
+mod id;
+mod key;
+mod models;
+mod secret;
+mod verdict;
+
+pub use base_url::{BaseUrl, BaseUrlError, Origin};
+pub use id::{KeyId, KeyIdentity, PoolName, assign_ids};
+pub use key::{Key, KeySettings};
+pub use models::ModelSet;
+pub use secret::{Fingerprint, Secret, SecretError};
+pub use verdict::{Class, Scope, Verdict};
