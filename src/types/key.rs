@@ -121,3 +121,12 @@ impl Key {
         &self.settings
     }
 }
+
+/// Two keys are the same when their identities are.
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.identity == other.identity
+    }
+}
+
+impl Eq for Key {}

@@ -1,0 +1,258 @@
+//! Rest: until when a key is not picked, why, and how it comes back.
+
+use std::time::{Duration, Instant};
+
+/// Why a key rests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Reason {
+    /// Too many requests or tokens for now.
+    RateLimited,
+    /// Money or a daily allowance has run out.
+    QuotaExhausted,
+    /// The upstream says that the credential is dead: quarantine.
+    Rejected,
+    /// The upstream refused for a reason it did not name.
+    Refused,
+    /// It failed several times in a row.
+    Failing,
+    /// It has no access to the model.
+    ModelUnavailable,
+}
+
+impl Reason {
+    /// Every reason.
+    pub const ALL: [Self; 6] = [
+        Self::RateLimited,
+        Self::QuotaExhausted,
+        Self::Rejected,
+        Self::Refused,
+        Self::Failing,
+        Self::ModelUnavailable,
+    ];
+
+    /// The name in logs, metrics and answers; a closed set.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::RateLimited => "rate_limited",
+            Self::QuotaExhausted => "quota_exhausted",
+            Self::Rejected => "rejected",
+            Self::Refused => "refused",
+            Self::Failing => "failing",
+            Self::ModelUnavailable => "model_unavailable",
+        }
+    }
+
+    /// The first rest where the upstream names none, and the longest there is.
+    const fn bounds(self) -> (Duration, Duration) {
+        let (first, longest) = match self {
+            // The upstream's own word may be "tomorrow"; without a word, a minute is the usual window.
+            Self::RateLimited => (1, 60),
+            Self::QuotaExhausted => (5 * 60, 60 * 60),
+            Self::Rejected => (60, 60 * 60),
+            Self::Refused => (5, 5 * 60),
+            Self::Failing => (1, 60),
+            Self::ModelUnavailable => (5 * 60, 5 * 60),
+        };
+        (Duration::from_secs(first), Duration::from_secs(longest))
+    }
+}
+
+/// However long an upstream asks us to stay away, a day later we ask again.
+const LONGEST_NAMED: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The rest of one key, or of one key for one model.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Cooling {
+    rest: Option<Rest>,
+    /// Rests since the last success: each without a named end is twice as long as the one before.
+    strikes: u32,
+    probe: Probe,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Rest {
+    since: Instant,
+    until: Instant,
+    reason: Reason,
+}
+
+/// A key that comes back from a rest whose end we guessed serves one request at a time until one succeeds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Probe {
+    #[default]
+    NotNeeded,
+    Due,
+    Out,
+}
+
+/// Whether a key may be picked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leave {
+    /// Yes.
+    Free,
+    /// Yes, this once: it is a probe.
+    Probe,
+    /// Not before then.
+    NotBefore(Instant),
+    /// Not before something else ends.
+    Blocked,
+}
+
+impl Cooling {
+    pub(super) fn leave(&self, now: Instant) -> Leave {
+        match (self.rest, self.probe) {
+            (None, _) => Leave::Free,
+            (Some(rest), _) if rest.until > now => Leave::NotBefore(rest.until),
+            (_, Probe::NotNeeded) => Leave::Free,
+            (_, Probe::Due) => Leave::Probe,
+            (_, Probe::Out) => Leave::Blocked,
+        }
+    }
+
+    /// The reason and the end of a rest that still has effect.
+    pub(super) fn current(&self, now: Instant) -> Option<(Reason, Instant)> {
+        let rest = self.rest?;
+        (rest.until > now || self.probe != Probe::NotNeeded).then_some((rest.reason, rest.until))
+    }
+
+    /// Begins or extends a rest, for an attempt that `started` then. True if it changed anything.
+    ///
+    /// Of attempts that were in flight together only the first counts, and a shorter rest never cuts a longer one
+    /// short.
+    pub(super) fn begin(
+        &mut self,
+        now: Instant,
+        started: Instant,
+        reason: Reason,
+        named: Option<Duration>,
+    ) -> bool {
+        let known = self.rest.is_some_and(|rest| rest.since >= started && rest.reason == reason);
+        if known && named.is_none() {
+            return false;
+        }
+        if !known {
+            self.strikes = self.strikes.saturating_add(1);
+        }
+        let (first, longest) = reason.bounds();
+        let guess = || first.saturating_mul(2_u32.saturating_pow(self.strikes - 1)).min(longest);
+        let until = now + named.map_or_else(guess, |named| named.min(LONGEST_NAMED));
+        // A provider's word on when a limit resets is taken; everything else comes back by a probe.
+        self.probe = match (reason, named, self.probe) {
+            (Reason::RateLimited, Some(_), Probe::NotNeeded) => Probe::NotNeeded,
+            _ => Probe::Due,
+        };
+        match self.rest {
+            Some(rest) if rest.until >= until && rest.until > now => false,
+            _ => {
+                self.rest = Some(Rest { since: now, until, reason });
+                true
+            }
+        }
+    }
+
+    /// An attempt that `started` then went well. True if that ended a rest.
+    pub(super) fn succeeded(&mut self, started: Instant) -> bool {
+        match self.rest {
+            // It says nothing about a rest that began after it was sent.
+            Some(rest) if rest.since > started => false,
+            Some(_) => {
+                *self = Self::default();
+                true
+            }
+            None => {
+                self.strikes = 0;
+                false
+            }
+        }
+    }
+
+    pub(super) fn probe_sent(&mut self) {
+        self.probe = Probe::Out;
+    }
+
+    /// The probe came back without saying anything about the key.
+    pub(super) fn probe_lost(&mut self) {
+        if self.probe == Probe::Out {
+            self.probe = Probe::Due;
+        }
+    }
+
+    /// Ends a rest that has this reason. True if there was one.
+    pub(super) fn lift(&mut self, reason: Reason) -> bool {
+        let lifted = self.rest.is_some_and(|rest| rest.reason == reason);
+        if lifted {
+            *self = Self::default();
+        }
+        lifted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_named_end_is_kept_and_guesses_double() {
+        let now = Clock::system().now().mono;
+        let mut cooling = Cooling::default();
+        cooling.begin(now, now, Reason::RateLimited, Some(SECOND * 7));
+        assert_eq!(cooling.leave(now), Leave::NotBefore(now + SECOND * 7));
+        assert_eq!(cooling.leave(now + SECOND * 7), Leave::Free);
+
+        let mut cooling = Cooling::default();
+        let mut at = now;
+        for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {
+            cooling.begin(at, at, Reason::Failing, None);
+            assert_eq!(cooling.leave(at), Leave::NotBefore(at + SECOND * seconds));
+            at += SECOND * seconds;
+            assert_eq!(cooling.leave(at), Leave::Probe);
+        }
+    }
+
+    #[test]
+    fn a_shorter_rest_never_cuts_a_longer_one_short() {
+        let now = Clock::system().now().mono;
+        let mut cooling = Cooling::default();
+        assert!(cooling.begin(now, now, Reason::RateLimited, Some(SECOND * 60)));
+        assert!(!cooling.begin(now + SECOND, now + SECOND, Reason::RateLimited, Some(SECOND)));
+        assert_eq!(cooling.leave(now + SECOND * 2), Leave::NotBefore(now + SECOND * 60));
+    }
+
+    #[test]
+    fn attempts_in_flight_together_count_once() {
+        let now = Clock::system().now().mono;
+        let mut cooling = Cooling::default();
+        for n in 0..20 {
+            cooling.begin(now + Duration::from_millis(n), now, Reason::Failing, None);
+        }
+        assert_eq!(cooling.strikes, 1);
+    }
+
+    #[test]
+    fn a_success_sent_before_the_rest_does_not_end_it() {
+        let now = Clock::system().now().mono;
+        let mut cooling = Cooling::default();
+        cooling.begin(now + SECOND, now, Reason::RateLimited, Some(SECOND * 30));
+        assert!(!cooling.succeeded(now));
+        assert_eq!(cooling.leave(now + SECOND * 2), Leave::NotBefore(now + SECOND * 31));
+        assert!(cooling.succeeded(now + SECOND * 31));
+        assert_eq!(cooling.leave(now + SECOND * 2), Leave::Free);
+    }
+
+    #[test]
+    fn one_probe_at_a_time() {
+        let now = Clock::system().now().mono;
+        let mut cooling = Cooling::default();
+        cooling.begin(now, now, Reason::Rejected, None);
+        let due = now + SECOND * 60;
+        assert_eq!(cooling.leave(due), Leave::Probe);
+        cooling.probe_sent();
+        assert_eq!(cooling.leave(due), Leave::Blocked);
+        cooling.probe_lost();
+        assert_eq!(cooling.leave(due), Leave::Probe);
+    }
+}

@@ -1,0 +1,161 @@
+//! What goes into a pool and what comes out of it.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::cooling::Reason;
+use crate::types::{Class, Key, KeyIdentity, Origin, Scope, Verdict};
+
+/// A request's place in the order of arrival, given by [`Pool::arrive`](super::Pool::arrive).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Arrival(pub(super) u64);
+
+/// What a request wants a key for.
+#[derive(Debug, Clone, Copy)]
+pub struct Want<'a> {
+    /// When it came.
+    pub arrival: Arrival,
+    /// The model it names.
+    pub model: Option<&'a str>,
+    /// The kind of endpoint, as permissions of keys know them: the first segment of the path.
+    pub purpose: &'a str,
+    /// Keys that were tried: taken again only when nothing else is free.
+    pub tried: &'a [KeyIdentity],
+    /// Hosts that failed it: taken again only when no other is free.
+    pub failed_hosts: &'a [Origin],
+}
+
+/// The right to use one key for one attempt. Give it back with [`Pool::settle`](super::Pool::settle), once.
+#[must_use]
+#[derive(Debug)]
+pub struct Ticket {
+    pub(super) slot: u32,
+    /// The model set it was picked from.
+    pub(super) set: u32,
+    pub(super) started: Instant,
+    pub(super) key_probe: bool,
+    pub(super) model_probe: bool,
+    pub(super) host_probe: bool,
+}
+
+/// A key, and the right to use it.
+#[must_use]
+#[derive(Debug)]
+pub struct Grant {
+    /// The key.
+    pub key: Arc<Key>,
+    /// The right to use it once.
+    pub ticket: Ticket,
+}
+
+/// What the pool is told of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It worked to its end.
+    Good,
+    /// An answer that says nothing against anybody.
+    Harmless,
+    /// The key must rest.
+    Rest {
+        /// Why.
+        reason: Reason,
+        /// For the request's model alone.
+        model_only: bool,
+        /// How long the upstream asked for.
+        named: Option<Duration>,
+    },
+    /// The key may not use this kind of endpoint.
+    Denied,
+    /// The host failed, or the key on it.
+    Failed,
+    /// The host is overloaded or out of reach; the key has no part in it.
+    HostFailed,
+    /// Nobody waited for the answer.
+    Abandoned,
+}
+
+impl Outcome {
+    /// What a verdict means for the pool.
+    #[must_use]
+    pub fn of(verdict: &Verdict) -> Self {
+        let rest = |reason| {
+            let model_only = matches!(verdict.scope, Scope::KeyModel | Scope::AccountModel);
+            Self::Rest { reason, model_only, named: verdict.wait }
+        };
+        match verdict.class {
+            Class::Success => Self::Good,
+            Class::ClientFault | Class::EgressRefused => Self::Harmless,
+            Class::KeyRejected => rest(Reason::Rejected),
+            Class::NotPermitted => Self::Denied,
+            Class::UnknownRefusal => rest(Reason::Refused),
+            Class::ModelUnavailable => rest(Reason::ModelUnavailable),
+            Class::QuotaExhausted => rest(Reason::QuotaExhausted),
+            Class::RateLimited => rest(Reason::RateLimited),
+            Class::ServerError | Class::TimedOut | Class::Broken => Self::Failed,
+            Class::Overloaded | Class::Unreachable => Self::HostFailed,
+        }
+    }
+}
+
+/// Why no key could be given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exhausted {
+    /// What stands in the way.
+    pub why: Why,
+    /// When the first turn comes that is not promised to those who wait. `None`: unknown.
+    pub free_at: Option<Instant>,
+}
+
+/// What stands in the way of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// No key is configured for the model.
+    NoKeyForModel,
+    /// Others came first.
+    InLine,
+    /// None is free now.
+    NoneFree,
+}
+
+/// Something about a key or a host changed that an operator wants to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Transition {
+    /// A key went to rest.
+    Resting {
+        /// Which.
+        key: Arc<Key>,
+        /// Why.
+        reason: Reason,
+        /// Until when, unless a probe fails.
+        until: Instant,
+    },
+    /// A key is back.
+    Recovered {
+        /// Which.
+        key: Arc<Key>,
+    },
+    /// A host's breaker opened.
+    HostOpened {
+        /// Which.
+        host: Origin,
+        /// Until when nothing is sent there.
+        until: Instant,
+    },
+    /// A host's breaker closed.
+    HostClosed {
+        /// Which.
+        host: Origin,
+    },
+}
+
+/// What has to be done after a change.
+#[must_use]
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Effects {
+    /// What changed.
+    pub transitions: Vec<Transition>,
+    /// Who should ask again, for its wait may have become shorter.
+    pub wake: Vec<Arrival>,
+}

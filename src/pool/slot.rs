@@ -1,0 +1,112 @@
+//! Everything that changes about one key.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    cooling::{Cooling, Leave},
+    window::Window,
+};
+use crate::{rate::Gcra, types::Key};
+
+/// So many failures in a row, and the key rests.
+pub(super) const FAILURES_TO_REST: u32 = 3;
+/// How long a refusal of one kind of endpoint is remembered.
+const DENIED_FOR: Duration = Duration::from_secs(5 * 60);
+/// How many kinds of endpoint are remembered as refused.
+const DENIED_MOST: usize = 16;
+/// The weight of the newest latency in the average.
+const LATENCY_ALPHA: f64 = 0.2;
+
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) key: Arc<Key>,
+    pub(super) host: u32,
+    /// The other entries of the same credential: they share its limits and its faults.
+    pub(super) twins: Box<[u32]>,
+    /// Requests it is serving.
+    pub(super) in_flight: u32,
+    /// The same for all entries of its credential.
+    pub(super) credential_in_flight: u32,
+    /// Requests it was given.
+    pub(super) used: u64,
+    pub(super) window: Window,
+    /// An average of seconds to the response head.
+    pub(super) latency: Option<f64>,
+    /// Failures since the last success.
+    pub(super) failures: u32,
+    /// When the first of these was sent.
+    pub(super) failing_since: Option<Instant>,
+    pub(super) cooling: Cooling,
+    pub(super) gcra: Gcra,
+    /// Whether a rotation has parked it until told.
+    pub(super) awaited: bool,
+    /// Kinds of endpoint it may not use, until then.
+    denied: Vec<(Box<str>, Instant)>,
+}
+
+impl Slot {
+    pub(super) fn new(key: Arc<Key>, host: u32) -> Self {
+        Self {
+            key,
+            host,
+            twins: Box::default(),
+            in_flight: 0,
+            credential_in_flight: 0,
+            used: 0,
+            window: Window::default(),
+            latency: None,
+            failures: 0,
+            failing_since: None,
+            cooling: Cooling::default(),
+            gcra: Gcra::default(),
+            awaited: false,
+            denied: Vec::new(),
+        }
+    }
+
+    /// Whether it may be picked, for all that concerns the key itself.
+    pub(super) fn leave(&self, now: Instant) -> Leave {
+        let leave = self.cooling.leave(now);
+        if !matches!(leave, Leave::Free | Leave::Probe) {
+            return leave;
+        }
+        let settings = self.key.settings();
+        if settings.max_in_flight.is_some_and(|most| self.credential_in_flight >= most.get()) {
+            return Leave::Blocked;
+        }
+        match settings.rate.map(|rate| self.gcra.free_at(rate, now)) {
+            Some(free) if free > now => Leave::NotBefore(free),
+            _ => leave,
+        }
+    }
+
+    pub(super) fn weight(&self) -> f64 {
+        f64::from(self.key.settings().weight.get())
+    }
+
+    /// The turns it has had, for its weight.
+    pub(super) fn turns(&self) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "2^53 requests are enough")]
+        let used = self.used as f64;
+        used / self.weight()
+    }
+
+    pub(super) fn deny(&mut self, now: Instant, purpose: &str) {
+        self.denied.retain(|(known, until)| *until > now && **known != *purpose);
+        if self.denied.len() < DENIED_MOST {
+            self.denied.push((Box::from(purpose), now + DENIED_FOR));
+        }
+    }
+
+    pub(super) fn is_denied(&self, now: Instant, purpose: &str) -> bool {
+        self.denied.iter().any(|(known, until)| **known == *purpose && *until > now)
+    }
+
+    pub(super) fn note_latency(&mut self, head: Duration) {
+        let seconds = head.as_secs_f64();
+        self.latency = Some(self.latency.map_or(seconds, |mean| mean + LATENCY_ALPHA * (seconds - mean)));
+    }
+}

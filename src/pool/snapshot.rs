@@ -1,0 +1,138 @@
+//! Read-only pictures of a pool: for metrics, health pages, and the reasons of a refusal.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{Pool, Reason, Want, cooling::Leave};
+use crate::types::{Key, Origin};
+
+/// How old the causes of a refusal may be: under load many are refused for the same ones.
+const CAUSES_KEPT: Duration = Duration::from_millis(250);
+
+/// Everything at one moment.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// The keys in the order of the configuration.
+    pub keys: Vec<KeyView>,
+    /// Their hosts.
+    pub hosts: Vec<HostView>,
+    /// How many requests wait for a key.
+    pub waiting: usize,
+}
+
+/// One key at one moment.
+#[derive(Debug, Clone)]
+pub struct KeyView {
+    /// Which.
+    pub key: Arc<Key>,
+    /// Whether it may serve.
+    pub state: State,
+    /// From 0.0 to 1.0.
+    pub health: f64,
+    /// Requests it is serving.
+    pub in_flight: u32,
+    /// Requests it was given.
+    pub used: u64,
+}
+
+/// Whether a key may serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// It may.
+    Ready,
+    /// It rests for this reason, until then; then a probe decides, or it is free.
+    Resting(Reason, Instant),
+}
+
+/// One host at one moment.
+#[derive(Debug, Clone)]
+pub struct HostView {
+    /// Which.
+    pub origin: Origin,
+    /// Whether requests are sent to it.
+    pub open: bool,
+}
+
+/// Why the keys of a model set are not free: how many for which reason, and when the first of these is back.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Causes {
+    /// Per reason: the number of keys and the soonest end.
+    pub resting: Vec<(Reason, usize, Instant)>,
+    /// Keys at their own rate or number of requests in flight.
+    pub busy: usize,
+    /// Keys whose host is out of order, and when it is asked again.
+    pub host_down: usize,
+    /// Keys that could serve.
+    pub free: usize,
+}
+
+impl Causes {
+    /// How many keys there are.
+    #[must_use]
+    pub fn keys(&self) -> usize {
+        self.resting.iter().map(|(_, count, _)| count).sum::<usize>() + self.busy + self.host_down + self.free
+    }
+
+    /// Whether every key is rejected, refused, without money or without the model: no wait of minutes would help.
+    #[must_use]
+    pub fn is_hopeless(&self) -> bool {
+        let passing = |reason: &Reason| matches!(reason, Reason::RateLimited | Reason::Failing);
+        self.free + self.busy + self.host_down == 0
+            && !self.resting.iter().any(|(reason, ..)| passing(reason))
+    }
+}
+
+impl Pool {
+    /// The pool as it is.
+    pub fn snapshot(&mut self, now: Instant) -> Snapshot {
+        let keys = self.slots.iter_mut().map(|slot| KeyView {
+            key: Arc::clone(&slot.key),
+            state: slot
+                .cooling
+                .current(now)
+                .map_or(State::Ready, |(reason, until)| State::Resting(reason, until)),
+            health: slot.window.health(now),
+            in_flight: slot.in_flight,
+            used: slot.used,
+        });
+        let hosts = self
+            .hosts
+            .iter()
+            .map(|host| HostView { origin: host.origin.clone(), open: host.breaker.is_closed() });
+        Snapshot { keys: keys.collect(), hosts: hosts.collect(), waiting: self.lines.waiting() }
+    }
+
+    /// Why no key is free for what `want` wants. Up to a quarter of a second old.
+    pub fn causes(&mut self, now: Instant, want: &Want<'_>) -> Causes {
+        let Some((set, _)) = self.routing.find(want.model) else { return Causes::default() };
+        let at = self.rotation_of(set, want.model) as usize;
+        if let Some((taken, causes)) = &self.rotations[at].causes
+            && now.saturating_duration_since(*taken) < CAUSES_KEPT
+        {
+            return causes.clone();
+        }
+        let mut causes = Causes::default();
+        for member in &self.rotations[at].rotation.members {
+            let slot = &self.slots[member.slot as usize];
+            let for_model = member.cooling.as_ref().and_then(|cooling| cooling.current(now));
+            let host = &self.hosts[slot.host as usize];
+            if let Some((reason, until)) = slot.cooling.current(now).or(for_model) {
+                match causes.resting.iter_mut().find(|(known, ..)| *known == reason) {
+                    Some((_, count, soonest)) => (*count, *soonest) = (*count + 1, until.min(*soonest)),
+                    None => causes.resting.push((reason, 1, until)),
+                }
+            } else if !host.breaker.is_closed() {
+                causes.host_down += 1;
+            } else if matches!(slot.leave(now), Leave::Free | Leave::Probe) {
+                causes.free += 1;
+            } else {
+                causes.busy += 1;
+            }
+        }
+        causes.resting.sort_unstable();
+        self.rotations[at].causes = Some((now, causes.clone()));
+        causes
+    }
+}

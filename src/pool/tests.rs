@@ -1,0 +1,1 @@
+//! What the pool promises, over examples and over random sequences of operations.
