@@ -114,7 +114,7 @@ mod tests {
                 let began = window.began.unwrap();
                 let oldest = began.checked_sub(BUCKET * 9).unwrap_or(start);
                 let kept = log.iter().filter(|(at, _)| *at >= oldest);
-                let (good, bad): (Vec<_>, Vec<_>) = kept.partition(|(_, good)| *good);
+                let (good, bad) = kept.partition::<Vec<_>, _>(|(_, good)| *good);
                 prop_assert!(window.good as usize <= good.len() && window.bad as usize <= bad.len());
                 prop_assert!((0.0..=1.0).contains(&window.health(now)));
                 prop_assert_eq!(window.good, window.buckets.iter().map(|b| b.good).sum::<u32>());
