@@ -1,4 +1,13 @@
-//! Who is calling us, and how often.
+//! Who is calling us, and how often. Pure: the time is passed in.
+
+mod limits;
+
+use std::{net::IpAddr, sync::Mutex, time::Instant};
+
+pub use limits::{Limit, Limited};
+use limits::Limits;
+use sha2::{Digest, Sha256};
+use subtle::{Choice, ConstantTimeEq};
 
 use crate::{rate::Rate, types::Secret};
 
@@ -11,4 +20,78 @@ pub struct Settings {
     pub global_rate: Option<Rate>,
     /// How many requests a second we take from one address.
     pub per_client_rate: Option<Rate>,
+}
+
+/// Everyone who may call us.
+#[derive(Debug)]
+pub struct Clients {
+    /// Hashes of the client keys: of one length, so that comparing them tells nothing by its time.
+    digests: Vec<[u8; 32]>,
+    limits: Mutex<Limits>,
+}
+
+impl Clients {
+    /// The clients that the settings name.
+    #[must_use]
+    pub fn new(settings: &Settings) -> Self {
+        let digests = settings.keys.iter().map(|key| digest(key.expose().as_bytes())).collect();
+        Self { digests, limits: Mutex::new(Limits::new(settings.global_rate, settings.per_client_rate)) }
+    }
+
+    /// Whether anyone is served.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.digests.is_empty()
+    }
+
+    /// Whether one of the credentials that a request presents is a client key. Takes the same time whichever it is.
+    #[must_use]
+    pub fn admits<'a>(&self, presented: impl Iterator<Item = &'a [u8]>) -> bool {
+        if self.is_open() {
+            return true;
+        }
+        let mut known = Choice::from(0);
+        for credential in presented {
+            let digest = digest(credential);
+            for client in &self.digests {
+                known |= digest.ct_eq(client);
+            }
+        }
+        known.into()
+    }
+
+    /// Counts a request from `address`.
+    ///
+    /// # Errors
+    /// [`Limited`] if a limit of ours is reached.
+    pub fn count(&self, now: Instant, address: Option<IpAddr>) -> Result<(), Limited> {
+        self.limits.lock().unwrap_or_else(std::sync::PoisonError::into_inner).count(now, address)
+    }
+}
+
+fn digest(text: &[u8]) -> [u8; 32] {
+    Sha256::digest(text).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn clients(keys: &[&str]) -> Clients {
+        let keys = keys.iter().map(|key| Secret::new(key).unwrap()).collect();
+        Clients::new(&Settings { keys, ..Settings::default() })
+    }
+
+    #[test]
+    fn without_client_keys_anyone_is_served() {
+        assert!(clients(&[]).admits(std::iter::empty()));
+    }
+
+    #[test]
+    fn any_of_the_presented_credentials_may_be_a_client_key() {
+        let clients = clients(&["one", "two"]);
+        assert!(clients.admits([&b"wrong"[..], b"two"].into_iter()));
+        assert!(!clients.admits([&b"wrong"[..], b"tw", b"two "].into_iter()));
+        assert!(!clients.admits(std::iter::empty()));
+    }
 }

@@ -1,6 +1,326 @@
 //! One request, from in to out.
 
+mod body;
+mod budget;
+mod error;
+mod inbound;
+mod leases;
+mod outbound;
+mod plan;
 mod policy;
+mod refusal;
 pub mod transport;
 
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+pub use body::{BodyError, LeasedBody};
+use budget::Budget;
+pub use error::{ForwardError, Unavailable};
+use http::{HeaderValue, Response, StatusCode, header::CONTENT_LENGTH};
+pub use inbound::{Inbound, InboundError, ReplayMemory};
+pub use leases::SharedPool;
+use leases::{Ask, Lease, NoLease, NoLeaseWhy};
+pub use outbound::{BadTarget, REQUEST_ID, Target, UPSTREAM_REQUEST_ID};
+use outbound::{answer_headers, request_headers};
+use plan::{Facts, Plan, Step, Stop};
 pub use policy::{Backoff, InvalidBackoff, Policy};
+use refusal::Refusal;
+use transport::{AnswerBody, Fault, Transport};
+
+use crate::{
+    clock::Clock,
+    pool::{Outcome, Reason},
+    provider::{self, Answer},
+    redact,
+    telemetry::{Metrics, access::Access},
+    types::{Class, KeyIdentity, Origin, Verdict},
+};
+
+/// Sends requests with the keys of one pool.
+#[derive(Debug)]
+pub struct Forwarder {
+    pool: Arc<SharedPool>,
+    transport: Transport,
+    policy: Policy,
+    clock: Clock,
+    budget: Mutex<Budget>,
+    metrics: Arc<Metrics>,
+}
+
+/// What an attempt came to that was not delivered at once.
+struct Missed {
+    verdict: Verdict,
+    refusal: Option<Refusal>,
+}
+
+/// The reasons for which a failure is not tried again: labels of a metric.
+#[must_use]
+pub fn denials() -> Vec<&'static str> {
+    Stop::ALL.iter().map(|stop| stop.as_str()).collect()
+}
+
+impl Forwarder {
+    /// A forwarder over `pool`.
+    #[must_use]
+    pub fn new(
+        pool: Arc<SharedPool>,
+        transport: Transport,
+        policy: Policy,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { pool, transport, policy, clock, budget: Mutex::new(Budget::new()), metrics }
+    }
+
+    /// The pool it takes its keys from.
+    #[must_use]
+    pub fn pool(&self) -> &Arc<SharedPool> {
+        &self.pool
+    }
+
+    /// Sends `inbound` with one key after another until an answer is worth delivering.
+    ///
+    /// Dropped, it drops the upstream call with it, and the lease counts as abandoned.
+    ///
+    /// # Errors
+    /// [`ForwardError`] when there is no answer to deliver; `access` comes back with it.
+    pub async fn run(
+        &self,
+        inbound: Inbound,
+        mut access: Access,
+    ) -> Result<Response<LeasedBody>, (ForwardError, Access)> {
+        let start = self.clock.now().mono;
+        let ask = Arc::new(self.pool.ask(inbound.model(), inbound.purpose()));
+        let mut plan = Plan::new(&self.policy, start, inbound.may_repeat);
+        let mut rng = fastrand::Rng::new();
+        let mut patience = self.policy.max_wait;
+        let (mut tried, mut unknown): (Vec<KeyIdentity>, Vec<KeyIdentity>) = (Vec::new(), Vec::new());
+        let mut failed_hosts: Vec<Origin> = Vec::new();
+        let mut shunned: Option<Origin> = None;
+        let mut last: Option<Missed> = None;
+        self.budget.lock().unwrap_or_else(PoisonError::into_inner).deposit();
+        loop {
+            let asked = self.clock.now().mono;
+            let until = plan.deadline().min(asked + patience);
+            let mut lease = match self.pool.lease(&ask, &tried, &failed_hosts, until).await {
+                Ok(lease) => lease,
+                Err(no_lease) => return self.conclude(last, Some(no_lease), &ask, &tried, &unknown, access),
+            };
+            let sent = self.clock.now().mono;
+            patience = patience.saturating_sub(sent.saturating_duration_since(asked));
+            let host = lease.key().settings().base.origin();
+            if shunned.as_ref() == Some(host) {
+                drop(lease);
+                return self.conclude(last, None, &ask, &tried, &unknown, access);
+            }
+            let head_timeout = self.policy.head_timeout_of(inbound.stream);
+            let limit = head_timeout.min(plan.deadline().saturating_duration_since(sent));
+            access.attempt(lease.key().id());
+            let missed = match self.attempt(&lease, &inbound, limit).await {
+                Err(bad) => return Err((bad, access)),
+                Ok(Attempt::Success(answer)) => {
+                    self.metrics.attempt(Class::Success);
+                    lease.heard();
+                    return Ok(self.deliver(answer, lease, access));
+                }
+                Ok(Attempt::Missed(missed)) => missed,
+            };
+            let now = self.clock.now().mono;
+            let verdict = missed.verdict;
+            self.metrics.attempt(verdict.class);
+            tried.push(lease.key().identity());
+            if verdict.class == Class::UnknownRefusal {
+                unknown.push(lease.key().identity());
+            }
+            let host = host.clone();
+            let key = Arc::clone(lease.key());
+            lease.settle(Outcome::of(&verdict));
+            let facts = Facts { local: self.pool.failure_is_local(&key) };
+            let afford = || self.budget.lock().unwrap_or_else(PoisonError::into_inner).withdraw(now);
+            let step = plan.step(&verdict, facts, now, &mut rng, afford);
+            let status = missed.refusal.as_ref().map(|refusal| refusal.status.as_u16());
+            access.failed_attempt(
+                self.pool.name(),
+                &verdict,
+                status,
+                now.saturating_duration_since(sent),
+                step.as_str(),
+            );
+            if verdict.is_the_hosts() && !failed_hosts.contains(&host) {
+                failed_hosts.push(host.clone());
+            }
+            match step {
+                Step::Deliver => {
+                    let Some(refusal) = missed.refusal else { return Err((ForwardError::Broken, access)) };
+                    return Ok(self.deliver_refusal(refusal, None, access));
+                }
+                Step::Next => {}
+                Step::NextHost => shunned = Some(host),
+                Step::NextAfter(pause) => {
+                    last = Some(missed);
+                    tokio::time::sleep(pause).await;
+                    continue;
+                }
+                Step::Stop(stop) => {
+                    self.metrics.retry_denied(stop.as_str());
+                    return self.conclude(Some(missed), None, &ask, &tried, &unknown, access);
+                }
+            }
+            last = Some(missed);
+        }
+    }
+
+    /// One upstream call, and what it came to.
+    async fn attempt(&self, lease: &Lease, inbound: &Inbound, limit: Duration) -> Result<Attempt, ForwardError> {
+        let key = lease.key();
+        let url = inbound.target.under(&key.settings().base)?;
+        let headers = request_headers(&inbound.headers, key);
+        let sending = self.transport.send(inbound.method.clone(), url, headers, inbound.body.clone());
+        let answer = match tokio::time::timeout(limit, sending).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(fault)) => {
+                tracing::debug!(key.id = %key.id(), %fault, "no answer");
+                let fault = match fault {
+                    Fault::Unreachable(_) => provider::Fault::Connect,
+                    Fault::Broken(_) => provider::Fault::Broken,
+                };
+                return Ok(Attempt::Missed(Missed { verdict: provider::judge_fault(fault), refusal: None }));
+            }
+            Err(_) => {
+                let verdict = provider::judge_fault(provider::Fault::HeadTimeout);
+                return Ok(Attempt::Missed(Missed { verdict, refusal: None }));
+            }
+        };
+        let wall = self.clock.now().wall;
+        if !provider::reads_body(answer.status()) {
+            let head = Answer { status: answer.status(), headers: answer.headers(), body: &[] };
+            let verdict = provider::judge(&head, inbound.endpoint, wall);
+            debug_assert_eq!(verdict.class, Class::Success, "what is not read is a success");
+            return Ok(Attempt::Success(answer));
+        }
+        let refusal = Refusal::read(answer, limit.min(self.policy.idle_timeout)).await;
+        let text = refusal.text();
+        let answer = Answer { status: refusal.status, headers: &refusal.headers, body: &text };
+        let verdict = provider::judge(&answer, inbound.endpoint, wall);
+        drop(text);
+        Ok(Attempt::Missed(Missed { verdict, refusal: Some(refusal) }))
+    }
+
+    fn deliver(&self, answer: Response<AnswerBody>, lease: Lease, mut access: Access) -> Response<LeasedBody> {
+        let (parts, body) = answer.into_parts();
+        access.head(parts.status.as_u16());
+        let headers = answer_headers(&parts.headers);
+        let body = LeasedBody::new(None, Some(body), Some(lease), self.policy.idle_timeout, self.clock, access);
+        respond(parts.status, headers, body)
+    }
+
+    /// Gives a refusal to the client: unchanged if it is the client's own, without our secrets otherwise.
+    fn deliver_refusal(
+        &self,
+        refusal: Refusal,
+        scrubbed: Option<Scrub>,
+        mut access: Access,
+    ) -> Response<LeasedBody> {
+        access.head(refusal.status.as_u16());
+        let mut headers = answer_headers(&refusal.headers);
+        let (start, rest) = match scrubbed {
+            None => (refusal.start, refusal.rest),
+            Some(Scrub) => {
+                let text = refusal.text();
+                let scrubbed = redact::scrub(&text, &[]).into_owned();
+                headers.remove(http::header::CONTENT_ENCODING);
+                headers.insert(CONTENT_LENGTH, outbound::number(scrubbed.len() as u128));
+                (scrubbed.into(), None)
+            }
+        };
+        let start = Some(start).filter(|start| !start.is_empty());
+        let body = LeasedBody::new(start, rest, None, self.policy.idle_timeout, self.clock, access);
+        respond(refusal.status, headers, body)
+    }
+
+    /// What the client gets when there is no further attempt (DESIGN rule 15): what the upstream says of the request
+    /// or of itself, never what it says of our keys.
+    fn conclude(
+        &self,
+        last: Option<Missed>,
+        no_lease: Option<NoLease>,
+        ask: &Ask,
+        tried: &[KeyIdentity],
+        unknown: &[KeyIdentity],
+        access: Access,
+    ) -> Result<Response<LeasedBody>, (ForwardError, Access)> {
+        let free_in = no_lease.as_ref().and_then(|no_lease| no_lease.free_in);
+        let why = no_lease.as_ref().map(|no_lease| no_lease.why);
+        let unavailable = |causes| Unavailable { free_in, causes, now: self.clock.now() };
+        let causes = || match &no_lease {
+            Some(no_lease) => no_lease.causes.clone(),
+            None => self.pool.causes(ask),
+        };
+        let of_the_keys = || {
+            let causes = causes();
+            let down = causes.host_down > 0 && causes.host_down == causes.keys();
+            let hopeless = causes.is_hopeless();
+            let unavailable = unavailable(causes);
+            if down {
+                ForwardError::Unreachable(unavailable)
+            } else if hopeless {
+                ForwardError::NoUsableKey(unavailable)
+            } else {
+                ForwardError::AllKeysCooling(unavailable)
+            }
+        };
+        let Some(Missed { verdict, refusal }) = last else {
+            let error = match why {
+                Some(NoLeaseWhy::NoKeyForModel) => ForwardError::ModelNotFound { model: ask.model.clone() },
+                Some(NoLeaseWhy::LineFull) => ForwardError::TooManyWaiting(unavailable(causes())),
+                Some(NoLeaseWhy::NoneFree) | None => of_the_keys(),
+            };
+            return Err((error, access));
+        };
+        let error = match (verdict.class, refusal) {
+            (Class::UnknownRefusal, Some(refusal)) if unknown.len() == tried.len() => {
+                // They all say the same: it is the request that is refused, and no key should rest for it.
+                self.pool.lift(unknown, Reason::Refused);
+                return Ok(self.deliver_refusal(refusal, Some(Scrub), access));
+            }
+            (
+                Class::ServerError | Class::Overloaded | Class::EgressRefused | Class::ModelUnavailable,
+                Some(refusal),
+            ) => {
+                let again = tried.len() > 1 && !refusal.headers.contains_key(SHOULD_RETRY);
+                let mut answer = self.deliver_refusal(refusal, Some(Scrub), access);
+                if again {
+                    // We have retried; an SDK that does so too would multiply the calls.
+                    answer.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+                }
+                return Ok(answer);
+            }
+            (Class::TimedOut, _) => ForwardError::TimedOut,
+            (Class::Unreachable, _) => ForwardError::Unreachable(unavailable(causes())),
+            (Class::Broken, _) => ForwardError::Broken,
+            _ => of_the_keys(),
+        };
+        Err((error, access))
+    }
+}
+
+/// `x-should-retry`: whether the official SDKs try again by themselves.
+pub const SHOULD_RETRY: &str = "x-should-retry";
+
+enum Attempt {
+    Success(Response<AnswerBody>),
+    Missed(Missed),
+}
+
+/// The answer was given to one of our keys, and may name it.
+struct Scrub;
+
+fn respond(status: StatusCode, headers: http::HeaderMap, body: LeasedBody) -> Response<LeasedBody> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}

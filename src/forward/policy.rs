@@ -21,6 +21,14 @@ pub struct Policy {
     pub max_wait: Duration,
 }
 
+impl Policy {
+    /// How long one attempt may wait for its response head.
+    #[must_use]
+    pub fn head_timeout_of(&self, stream: bool) -> Duration {
+        if stream { self.first_byte_timeout } else { self.head_timeout }
+    }
+}
+
 impl Default for Policy {
     fn default() -> Self {
         Self {

@@ -46,6 +46,28 @@ pub enum State {
     Resting(Reason, Instant),
 }
 
+impl State {
+    /// Every name.
+    pub const NAMES: [&'static str; 7] = [
+        "ready",
+        Reason::RateLimited.as_str(),
+        Reason::QuotaExhausted.as_str(),
+        Reason::Rejected.as_str(),
+        Reason::Refused.as_str(),
+        Reason::Failing.as_str(),
+        Reason::ModelUnavailable.as_str(),
+    ];
+
+    /// The name in metrics and health pages: `ready`, or the reason of the rest.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Resting(reason, _) => reason.as_str(),
+        }
+    }
+}
+
 /// One host at one moment.
 #[derive(Debug, Clone)]
 pub struct HostView {

@@ -1,6 +1,13 @@
 //! Logs and metrics: handles usable from floor 1 up.
 
+pub mod access;
+mod log;
+mod metrics;
+
 use std::net::SocketAddr;
+
+pub use log::{LogError, init};
+pub use metrics::Metrics;
 
 /// What is logged and measured, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -79,6 +79,12 @@ impl Verdict {
         self
     }
 
+    /// Whether it speaks against the host.
+    #[must_use]
+    pub const fn is_the_hosts(&self) -> bool {
+        matches!(self.scope, Scope::Host | Scope::Egress)
+    }
+
     /// An answer the client asked for.
     pub const SUCCESS: Self = Self::new(Class::Success, Scope::Client);
     /// The client's own fault.
@@ -86,6 +92,24 @@ impl Verdict {
 }
 
 impl Class {
+    /// Every class.
+    pub const ALL: [Self; 14] = [
+        Self::Success,
+        Self::ClientFault,
+        Self::KeyRejected,
+        Self::NotPermitted,
+        Self::UnknownRefusal,
+        Self::EgressRefused,
+        Self::ModelUnavailable,
+        Self::QuotaExhausted,
+        Self::RateLimited,
+        Self::Overloaded,
+        Self::ServerError,
+        Self::Unreachable,
+        Self::TimedOut,
+        Self::Broken,
+    ];
+
     /// The name in logs and metrics; a closed set.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

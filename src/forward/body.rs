@@ -1,0 +1,169 @@
+//! The answer's body on its way to the client: untouched, with the lease on its back.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use tokio::time::Sleep;
+
+use super::{leases::Lease, transport::AnswerBody};
+use crate::{
+    clock::Clock,
+    pool::Outcome,
+    telemetry::access::{Access, Ending},
+};
+
+/// A body that goes through as it comes.
+///
+/// Its lease is settled at its end. Dropped before that, because the client left, it drops the upstream's body with it,
+/// which closes that connection: there is no task between the two. An error on the way is passed on, so that the
+/// client's connection ends without the mark of a complete answer.
+#[derive(Debug)]
+pub struct LeasedBody {
+    start: Option<Bytes>,
+    inner: Option<AnswerBody>,
+    lease: Option<Lease>,
+    idle: Idle,
+    access: Access,
+    ended: bool,
+}
+
+/// Why a body ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The upstream's connection broke.
+    #[error("the upstream broke off its answer")]
+    Broken,
+    /// Nothing came for the idle timeout.
+    #[error("the upstream fell silent in the middle of its answer")]
+    Silent,
+}
+
+#[derive(Debug)]
+struct Idle {
+    limit: Duration,
+    clock: Clock,
+    /// When the last piece came, and the alarm; made when a body first has to be waited for.
+    waiting: Option<(Instant, Pin<Box<Sleep>>)>,
+}
+
+impl Idle {
+    /// Ready when nothing came for the limit.
+    fn poll_silent(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let now = self.clock.now().mono;
+        let limit = self.limit;
+        let (last, alarm) = self
+            .waiting
+            .get_or_insert_with(|| (now, Box::pin(tokio::time::sleep_until((now + limit).into()))));
+        loop {
+            ready!(alarm.as_mut().poll(context));
+            // Pieces that came since only left their time: moving an alarm for each would cost more.
+            let due = *last + limit;
+            if due <= now {
+                return Poll::Ready(());
+            }
+            alarm.as_mut().reset(due.into());
+        }
+    }
+
+    fn heard(&mut self) {
+        if let Some((last, _)) = &mut self.waiting {
+            *last = self.clock.now().mono;
+        }
+    }
+}
+
+impl LeasedBody {
+    /// `start` is what was read already of the body, `inner` what is still to come.
+    pub(super) fn new(
+        start: Option<Bytes>,
+        inner: Option<AnswerBody>,
+        lease: Option<Lease>,
+        idle: Duration,
+        clock: Clock,
+        access: Access,
+    ) -> Self {
+        Self { start, inner, lease, idle: Idle { limit: idle, clock, waiting: None }, access, ended: false }
+    }
+
+    fn end(&mut self, outcome: Outcome, ending: Ending) {
+        self.inner = None;
+        self.ended = true;
+        if let Some(lease) = self.lease.take() {
+            lease.settle(outcome);
+        }
+        self.access.ended(ending);
+    }
+}
+
+impl Drop for LeasedBody {
+    fn drop(&mut self) {
+        // An answer without a body, to HEAD say, ends without being asked for a piece.
+        if !self.ended && self.is_end_stream() {
+            self.end(Outcome::Good, Ending::Complete);
+        }
+    }
+}
+
+impl Body for LeasedBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        if let Some(start) = this.start.take() {
+            this.access.sent(start.len());
+            return Poll::Ready(Some(Ok(Frame::data(start))));
+        }
+        let Some(inner) = &mut this.inner else {
+            this.end(Outcome::Good, Ending::Complete);
+            return Poll::Ready(None);
+        };
+        match Pin::new(inner).poll_frame(context) {
+            Poll::Ready(Some(Ok(frame))) => {
+                this.idle.heard();
+                this.access.sent(frame.data_ref().map_or(0, Bytes::len));
+                if inner.is_end_stream() {
+                    this.end(Outcome::Good, Ending::Complete);
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(None) => {
+                this.end(Outcome::Good, Ending::Complete);
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(Err(_))) => {
+                this.end(Outcome::Failed, Ending::Broken);
+                Poll::Ready(Some(Err(BodyError::Broken)))
+            }
+            Poll::Pending => {
+                ready!(this.idle.poll_silent(context));
+                this.end(Outcome::Failed, Ending::Silent);
+                Poll::Ready(Some(Err(BodyError::Silent)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.start.is_none() && self.inner.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let start = self.start.as_ref().map_or(0, |start| start.len() as u64);
+        let inner = self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint);
+        let mut hint = SizeHint::new();
+        hint.set_lower(start + inner.lower());
+        if let Some(upper) = inner.upper() {
+            hint.set_upper(start + upper);
+        }
+        hint
+    }
+}

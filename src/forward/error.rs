@@ -1,0 +1,49 @@
+//! Why a request got no answer from an upstream.
+
+use std::time::Duration;
+
+use super::outbound::BadTarget;
+use crate::{clock::Now, pool::Causes};
+
+/// What a client is told when there is no answer to give it.
+#[derive(Debug, thiserror::Error)]
+pub enum ForwardError {
+    /// No key is configured for the model.
+    #[error("no key serves this model")]
+    ModelNotFound {
+        /// The model asked for; `None`: the request named none.
+        model: Option<Box<str>>,
+    },
+    /// The target can't be sent on without changing it.
+    #[error(transparent)]
+    Target(#[from] BadTarget),
+    /// None was free within the wait.
+    #[error("all keys are cooling")]
+    AllKeysCooling(Unavailable),
+    /// Too many wait already.
+    #[error("too many requests are waiting for a key")]
+    TooManyWaiting(Unavailable),
+    /// All are refused by their upstreams.
+    #[error("no key is usable")]
+    NoUsableKey(Unavailable),
+    /// No upstream could be reached.
+    #[error("the upstream cannot be reached")]
+    Unreachable(Unavailable),
+    /// The connection broke before an answer came.
+    #[error("the upstream broke the connection")]
+    Broken,
+    /// No answer in time.
+    #[error("the upstream did not answer in time")]
+    TimedOut,
+}
+
+/// How things stand with the keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unavailable {
+    /// When it is worth asking again. `None`: unknown.
+    pub free_in: Option<Duration>,
+    /// What each key waits for.
+    pub causes: Causes,
+    /// When this was so.
+    pub now: Now,
+}

@@ -1,0 +1,190 @@
+//! The client's request, read and understood as far as routing needs.
+
+use std::{borrow::Cow, sync::Arc, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Method, header::CONTENT_TYPE, request::Parts};
+use http_body::Body;
+use http_body_util::BodyExt as _;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::outbound::Target;
+use crate::provider::{Endpoint, SniffError, model_in_form, sniff};
+
+/// How long a client may be silent in the middle of a body.
+const BODY_GAP: Duration = Duration::from_secs(60);
+const STEP: usize = 1024;
+
+/// A request, ready to be sent as often as need be.
+#[derive(Debug)]
+pub struct Inbound {
+    pub(super) method: Method,
+    pub(super) target: Target,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+    pub(super) model: Option<Box<str>>,
+    pub(super) stream: bool,
+    pub(super) endpoint: Endpoint,
+    pub(super) may_repeat: bool,
+    /// Given back when the answer is delivered, and with it the body.
+    _held: Option<OwnedSemaphorePermit>,
+}
+
+/// Why a request is not understood.
+#[derive(Debug, thiserror::Error)]
+pub enum InboundError {
+    /// Larger than the limit, declared or counted.
+    #[error("the body is larger than {limit} bytes")]
+    TooLarge {
+        /// The limit.
+        limit: usize,
+    },
+    /// The memory for bodies is used up.
+    #[error("too many request bodies are held")]
+    NoMemory,
+    /// It says JSON and isn't, or is ambiguous.
+    #[error(transparent)]
+    Json(#[from] SniffError),
+    /// It stopped in the middle.
+    #[error("the body stalled")]
+    Stalled,
+    /// It ended early or is badly framed.
+    #[error("the body ended early or is badly framed")]
+    Broken,
+}
+
+/// The memory that request bodies may take while they may have to be sent again.
+#[derive(Debug, Clone)]
+pub struct ReplayMemory {
+    steps: Arc<Semaphore>,
+}
+
+impl ReplayMemory {
+    /// So many bytes for all requests together.
+    #[must_use]
+    pub fn new(bytes: usize) -> Self {
+        Self { steps: Arc::new(Semaphore::new((bytes / STEP).min(Semaphore::MAX_PERMITS))) }
+    }
+
+    fn hold(&self, bytes: usize) -> Result<OwnedSemaphorePermit, InboundError> {
+        let steps = u32::try_from(bytes.div_ceil(STEP)).map_err(|_| InboundError::NoMemory)?;
+        Arc::clone(&self.steps).try_acquire_many_owned(steps).map_err(|_| InboundError::NoMemory)
+    }
+}
+
+impl Inbound {
+    /// Reads the body, at most `limit` bytes of it, and what it says about the model.
+    ///
+    /// # Errors
+    /// [`InboundError`], before anything was sent to an upstream.
+    pub async fn read<B>(
+        parts: Parts,
+        body: B,
+        target: Target,
+        limit: usize,
+        memory: &ReplayMemory,
+    ) -> Result<Self, InboundError>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        let (body, held) = collect(body, limit, memory).await?;
+        let endpoint = Endpoint::classify(&parts.method, target.path());
+        let may_repeat = endpoint.may_repeat_after_write(parts.headers.contains_key("idempotency-key"));
+        let (model, stream) = understand(&parts.headers, &body)?;
+        Ok(Self {
+            method: parts.method,
+            target,
+            headers: parts.headers,
+            body,
+            model,
+            stream,
+            endpoint,
+            may_repeat,
+            _held: held,
+        })
+    }
+
+    /// The model it names.
+    #[must_use]
+    pub fn model(&self) -> Option<&str> {
+        self.model.as_deref()
+    }
+
+    /// The kind of endpoint, as permissions of keys know them.
+    pub(super) fn purpose(&self) -> &str {
+        self.target.path().split('/').find(|segment| !segment.is_empty()).unwrap_or_default()
+    }
+}
+
+async fn collect<B>(
+    mut body: B,
+    limit: usize,
+    memory: &ReplayMemory,
+) -> Result<(Bytes, Option<OwnedSemaphorePermit>), InboundError>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let too_large = InboundError::TooLarge { limit };
+    let declared = body.size_hint();
+    if usize::try_from(declared.lower()).map_or(true, |lower| lower > limit) {
+        return Err(too_large);
+    }
+    if body.is_end_stream() {
+        return Ok((Bytes::new(), None));
+    }
+    let exact = declared.exact().and_then(|length| usize::try_from(length).ok());
+    let mut held = memory.hold(exact.unwrap_or(0))?;
+    let mut counted = exact.unwrap_or(0);
+    let mut first: Option<Bytes> = None;
+    let mut all = BytesMut::new();
+    loop {
+        let frame = match tokio::time::timeout(BODY_GAP, body.frame()).await {
+            Ok(Some(Ok(frame))) => frame,
+            Ok(Some(Err(_))) => return Err(InboundError::Broken),
+            Ok(None) => break,
+            Err(_) => return Err(InboundError::Stalled),
+        };
+        // Trailers of a request end here.
+        let Ok(data) = frame.into_data() else { continue };
+        let length = first.as_ref().map_or(0, Bytes::len) + all.len() + data.len();
+        if length > limit {
+            return Err(too_large);
+        }
+        if length > counted {
+            held.merge(memory.hold(length - counted)?);
+            counted = length;
+        }
+        // A body of one piece is never copied.
+        match (first.take(), all.is_empty()) {
+            (None, true) => first = Some(data),
+            (Some(before), _) => {
+                all.reserve(exact.unwrap_or_else(|| before.len() + data.len()));
+                all.extend_from_slice(&before);
+                all.extend_from_slice(&data);
+            }
+            (None, false) => all.extend_from_slice(&data),
+        }
+    }
+    Ok((first.unwrap_or_else(|| all.freeze()), Some(held)))
+}
+
+/// The model and whether a stream is asked for.
+fn understand(headers: &HeaderMap, body: &Bytes) -> Result<(Option<Box<str>>, bool), InboundError> {
+    if body.is_empty() {
+        return Ok((None, false));
+    }
+    let media = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = media.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let sniffed = match essence.as_str() {
+        "multipart/form-data" => return Ok((model_in_form(media, body).map(String::into_boxed_str), false)),
+        "application/json" => sniff(body)?,
+        other if other.ends_with("+json") => sniff(body)?,
+        // Older clients post JSON without saying so.
+        "" | "text/plain" | "application/x-www-form-urlencoded" => match sniff(body) {
+            Ok(sniffed) => sniffed,
+            Err(_) => return Ok((None, false)),
+        },
+        _ => return Ok((None, false)),
+    };
+    Ok((sniffed.model.map(Cow::into_owned).map(String::into_boxed_str), sniffed.stream))
+}

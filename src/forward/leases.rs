@@ -1,0 +1,274 @@
+//! The shell around a pool: one lock, the clock, and who sleeps until a key is free.
+//!
+//! A [`Lease`] is given back by settling it; dropped unsettled, its attempt was abandoned and nobody is to blame. So
+//! nothing that ends a request early (a client that leaves, a timeout, a panic) can leave a key counted as busy.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::Notify;
+use tracing::{info, warn};
+
+use crate::{
+    clock::Clock,
+    pool::{Arrival, Causes, Effects, Exhausted, Outcome, Pool, Reason, Snapshot, Ticket, Transition, Want, Why},
+    types::{Key, KeyIdentity, Origin, PoolName},
+};
+
+/// A pool that many requests share.
+#[derive(Debug)]
+pub struct SharedPool {
+    name: PoolName,
+    clock: Clock,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    pool: Pool,
+    sleepers: HashMap<Arrival, Arc<Notify>>,
+}
+
+/// What a request wants a key for, for as long as the request lives.
+#[derive(Debug)]
+pub(super) struct Ask {
+    pub(super) arrival: Arrival,
+    pub(super) model: Option<Box<str>>,
+    pub(super) purpose: Box<str>,
+}
+
+impl Ask {
+    fn want<'a>(&'a self, tried: &'a [KeyIdentity], failed_hosts: &'a [Origin]) -> Want<'a> {
+        let Self { arrival, model, purpose } = self;
+        Want { arrival: *arrival, model: model.as_deref(), purpose, tried, failed_hosts }
+    }
+}
+
+/// Why no lease was given, in spite of waiting.
+#[derive(Debug)]
+pub(super) struct NoLease {
+    pub(super) why: NoLeaseWhy,
+    /// When it is worth asking again.
+    pub(super) free_in: Option<Duration>,
+    pub(super) causes: Causes,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoLeaseWhy {
+    NoKeyForModel,
+    LineFull,
+    NoneFree,
+}
+
+impl SharedPool {
+    /// A pool to share.
+    #[must_use]
+    pub fn new(name: PoolName, pool: Pool, clock: Clock) -> Self {
+        Self { name, clock, inner: Mutex::new(Inner { pool, sleepers: HashMap::new() }) }
+    }
+
+    /// The pool's name.
+    #[must_use]
+    pub fn name(&self) -> &PoolName {
+        &self.name
+    }
+
+    /// The pool as it is now.
+    pub fn snapshot(&self) -> Snapshot {
+        let now = self.clock.now().mono;
+        self.lock().pool.snapshot(now)
+    }
+
+    pub(super) fn ask(&self, model: Option<&str>, purpose: &str) -> Ask {
+        let arrival = self.lock().pool.arrive();
+        Ask { arrival, model: model.map(Box::from), purpose: Box::from(purpose) }
+    }
+
+    /// Leases the key whose turn it is; waits for one, in the order of arrival, until `patience` ends.
+    pub(super) async fn lease(
+        self: &Arc<Self>,
+        ask: &Arc<Ask>,
+        tried: &[KeyIdentity],
+        failed_hosts: &[Origin],
+        patience: Instant,
+    ) -> Result<Lease, NoLease> {
+        let want = ask.want(tried, failed_hosts);
+        let mut waiting: Option<Waiting<'_>> = None;
+        loop {
+            let now = self.clock.now().mono;
+            let (until, woken) = {
+                let mut inner = self.lock();
+                let exhausted = match inner.pool.acquire(now, &want) {
+                    Ok(grant) => {
+                        drop(inner);
+                        let lease = Lease {
+                            pool: Arc::clone(self),
+                            key: grant.key,
+                            ticket: Some(grant.ticket),
+                            ask: Arc::clone(ask),
+                            since: now,
+                        };
+                        return Ok(lease);
+                    }
+                    Err(exhausted) => exhausted,
+                };
+                if let Some(refused) = inner.refuse(now, &want, exhausted, patience) {
+                    return Err(refused);
+                }
+                let woken = waiting.get_or_insert_with(|| Waiting::new(self, ask.arrival)).woken.clone();
+                inner.sleepers.insert(ask.arrival, Arc::clone(&woken));
+                // Only who is first in line watches the clock; the others are woken by who goes before them.
+                let watched = exhausted.free_at.filter(|_| exhausted.why == Why::NoneFree);
+                (watched.map_or(patience, |at| at.min(patience)), woken)
+            };
+            // A cancelled wait leaves the line by `Waiting`'s drop.
+            let _ = tokio::time::timeout_at(until.into(), woken.notified()).await;
+        }
+    }
+
+    pub(super) fn lift(&self, keys: &[KeyIdentity], reason: Reason) {
+        let effects = self.lock().pool.lift(keys, reason);
+        self.carry_out(effects);
+    }
+
+    pub(super) fn failure_is_local(&self, key: &Key) -> bool {
+        self.lock().pool.failure_is_local(key)
+    }
+
+    pub(super) fn causes(&self, ask: &Ask) -> Causes {
+        let now = self.clock.now().mono;
+        self.lock().pool.causes(now, &ask.want(&[], &[]))
+    }
+
+    /// The pool's decisions never panic half-way through a change that another could trip over.
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn carry_out(&self, effects: Effects) {
+        if !effects.wake.is_empty() {
+            let inner = self.lock();
+            for sleeper in effects.wake.iter().filter_map(|arrival| inner.sleepers.get(arrival)) {
+                sleeper.notify_one();
+            }
+        }
+        for transition in effects.transitions {
+            self.log(&transition);
+        }
+    }
+
+    fn log(&self, transition: &Transition) {
+        let now = self.clock.now().mono;
+        let ms = |until: &Instant| u64::try_from(until.saturating_duration_since(now).as_millis()).unwrap_or(u64::MAX);
+        let pool = &self.name;
+        match transition {
+            Transition::Resting { key, reason: Reason::Rejected, until } => {
+                warn!(%pool, key.id = %key.id(), recheck_ms = ms(until), "upstream rejected a key: quarantined");
+            }
+            Transition::Resting { key, reason, until } => {
+                info!(%pool, key.id = %key.id(), reason = reason.as_str(), for_ms = ms(until), "key rests");
+            }
+            Transition::Recovered { key } => info!(%pool, key.id = %key.id(), "key is back"),
+            Transition::HostOpened { host, until } => {
+                warn!(%pool, %host, for_ms = ms(until), "upstream fails for its keys: breaker open");
+            }
+            Transition::HostClosed { host } => info!(%pool, %host, "upstream answers again: breaker closed"),
+        }
+    }
+}
+
+impl Inner {
+    /// The refusal, if waiting is over or can't help.
+    fn refuse(
+        &mut self,
+        now: Instant,
+        want: &Want<'_>,
+        exhausted: Exhausted,
+        patience: Instant,
+    ) -> Option<NoLease> {
+        let why = match exhausted.why {
+            Why::NoKeyForModel => NoLeaseWhy::NoKeyForModel,
+            // Without a known moment something may still come free: a probe, a full key.
+            _ if now >= patience || exhausted.free_at.is_some_and(|at| at > patience) => NoLeaseWhy::NoneFree,
+            _ => match self.pool.join(want) {
+                Ok(()) => return None,
+                Err(_) => NoLeaseWhy::LineFull,
+            },
+        };
+        let causes = self.pool.causes(now, want);
+        let free_in = exhausted.free_at.map(|at| at.saturating_duration_since(now));
+        Some(NoLease { why, free_in, causes })
+    }
+}
+
+/// A place in the line, left when dropped.
+struct Waiting<'p> {
+    pool: &'p SharedPool,
+    arrival: Arrival,
+    woken: Arc<Notify>,
+}
+
+impl<'p> Waiting<'p> {
+    fn new(pool: &'p SharedPool, arrival: Arrival) -> Self {
+        Self { pool, arrival, woken: Arc::new(Notify::new()) }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut inner = self.pool.lock();
+        inner.sleepers.remove(&self.arrival);
+        if let Some(next) = inner.pool.leave(self.arrival)
+            && let Some(sleeper) = inner.sleepers.get(&next)
+        {
+            sleeper.notify_one();
+        }
+    }
+}
+
+/// The right to use one key for one attempt. Settled once; dropped unsettled, the attempt was abandoned.
+#[derive(Debug)]
+pub(super) struct Lease {
+    pool: Arc<SharedPool>,
+    key: Arc<Key>,
+    ticket: Option<Ticket>,
+    ask: Arc<Ask>,
+    since: Instant,
+}
+
+impl Lease {
+    pub(super) fn key(&self) -> &Arc<Key> {
+        &self.key
+    }
+
+    /// A head has come that shows the key at work; the lease stays out for the body.
+    pub(super) fn heard(&mut self) {
+        let now = self.pool.clock.now().mono;
+        if let Some(ticket) = &mut self.ticket {
+            let latency = now.saturating_duration_since(self.since);
+            let effects = self.pool.lock().pool.heard(now, ticket, latency, &self.ask.want(&[], &[]));
+            self.pool.carry_out(effects);
+        }
+    }
+
+    pub(super) fn settle(mut self, outcome: Outcome) {
+        self.give_back(outcome);
+    }
+
+    fn give_back(&mut self, outcome: Outcome) {
+        if let Some(ticket) = self.ticket.take() {
+            let now = self.pool.clock.now().mono;
+            let effects = self.pool.lock().pool.settle(now, ticket, outcome, &self.ask.want(&[], &[]));
+            self.pool.carry_out(effects);
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.give_back(Outcome::Abandoned);
+    }
+}

@@ -1,0 +1,232 @@
+//! Answers of our own, in the shape of the OpenAI API. Nothing in them comes from a key.
+
+use std::time::Duration;
+
+use axum::{body::Body, response::IntoResponse};
+use http::{HeaderValue, Response, StatusCode, header::RETRY_AFTER};
+use serde_json::json;
+
+use crate::{
+    client::{Limit, Limited},
+    forward::{BadTarget, ForwardError, InboundError, SHOULD_RETRY, Unavailable},
+    pool::{Causes, Reason},
+};
+
+/// Up to this wait an SDK may try again by itself: longer ones it would not honour.
+const SDK_PATIENCE: Duration = Duration::from_secs(60);
+
+/// An answer of our own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refusal {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+    retry: Retry,
+}
+
+/// Whether it is worth trying again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Retry {
+    /// Not without another request: the SDKs don't for such a status.
+    Unsaid,
+    /// From then on.
+    After(Duration),
+    /// Nobody knows when.
+    Unknown,
+}
+
+impl Refusal {
+    fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into(), retry: Retry::Unsaid }
+    }
+
+    fn retry(mut self, after: Option<Duration>) -> Self {
+        self.retry = after.map_or(Retry::Unknown, Retry::After);
+        self
+    }
+
+    pub(super) fn status(&self) -> u16 {
+        self.status.as_u16()
+    }
+
+    pub(super) fn code(&self) -> &'static str {
+        self.code
+    }
+
+    pub(super) fn internal() -> Self {
+        let message = "This request ran into a fault of the proxy; other requests are not affected.";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", message).retry(None)
+    }
+
+    pub(super) fn unauthorized() -> Self {
+        let message = "Missing or wrong client key. Send one of this proxy's client keys as `Authorization: Bearer …` \
+                       (or x-api-key, x-goog-api-key, api-key, X-Proxy-Key).";
+        Self::new(StatusCode::UNAUTHORIZED, "invalid_api_key", message)
+    }
+
+    pub(super) fn no_such_route() -> Self {
+        let message = "No such route. The API is below /v1/; point your SDK's base_url at this proxy's /v1.";
+        Self::new(StatusCode::NOT_FOUND, "not_found", message)
+    }
+
+    pub(super) fn shutting_down() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", "This proxy is shutting down.").retry(None)
+    }
+}
+
+impl From<Limited> for Refusal {
+    fn from(limited: Limited) -> Self {
+        let message = match limited.limit {
+            Limit::Global => "This proxy's limit of requests per second (rate_limit.global_rps) is reached.",
+            Limit::Client => "Your limit of requests per second (rate_limit.per_client_rps) is reached.",
+        };
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded", message).retry(Some(limited.free_in))
+    }
+}
+
+impl From<BadTarget> for Refusal {
+    fn from(bad: BadTarget) -> Self {
+        let message = format!("This request's target is not forwarded: {bad}.");
+        Self::new(StatusCode::BAD_REQUEST, "invalid_request", message)
+    }
+}
+
+impl From<InboundError> for Refusal {
+    fn from(error: InboundError) -> Self {
+        let bad = |code, message: String| Self::new(StatusCode::BAD_REQUEST, code, message);
+        match error {
+            InboundError::TooLarge { limit } => {
+                let message = format!(
+                    "The request body is larger than {limit} bytes; server.request_body_limit_bytes sets this limit."
+                );
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
+            }
+            InboundError::NoMemory => {
+                let message = "This proxy holds as many request bodies as it may; try again shortly.";
+                Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded", message).retry(None)
+            }
+            InboundError::Json(error) => {
+                let code = if error.is_model_fault() { "invalid_request" } else { "invalid_json" };
+                bad(code, format!("The request body is not understood: {error}."))
+            }
+            InboundError::Stalled => bad("invalid_request", "The request body stopped coming.".to_owned()),
+            InboundError::Broken => {
+                bad("invalid_request", "The request body ended early or is badly framed.".to_owned())
+            }
+        }
+    }
+}
+
+impl From<ForwardError> for Refusal {
+    fn from(error: ForwardError) -> Self {
+        match error {
+            ForwardError::ModelNotFound { model } => {
+                let message = match model {
+                    Some(model) => format!(
+                        "The model `{model}` is not served: no key is configured for it, and none for `others`."
+                    ),
+                    None => "The request names no model, and no key is configured for such requests.".to_owned(),
+                };
+                Self::new(StatusCode::NOT_FOUND, "model_not_found", message)
+            }
+            ForwardError::Target(bad) => bad.into(),
+            ForwardError::AllKeysCooling(now) => {
+                let message = format!("No key is free now: {}.", explain(&now));
+                Self::new(StatusCode::TOO_MANY_REQUESTS, "all_keys_cooling", message).retry(now.free_in)
+            }
+            ForwardError::TooManyWaiting(now) => {
+                let message = format!("Too many requests are waiting for a key: {}.", explain(&now));
+                Self::new(StatusCode::TOO_MANY_REQUESTS, "all_keys_cooling", message).retry(now.free_in)
+            }
+            ForwardError::NoUsableKey(now) => {
+                let message = format!(
+                    "No key is usable: {}. Whoever runs this proxy must replace or fund them.",
+                    explain(&now)
+                );
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "no_usable_key", message).retry(now.free_in)
+            }
+            ForwardError::Unreachable(now) => {
+                let message = format!("The upstream cannot be reached: {}.", explain(&now));
+                Self::new(StatusCode::BAD_GATEWAY, "upstream_unreachable", message).retry(now.free_in)
+            }
+            ForwardError::Broken => {
+                let message = "The upstream broke the connection before it answered.";
+                Self::new(StatusCode::BAD_GATEWAY, "upstream_broken", message).retry(None)
+            }
+            ForwardError::TimedOut => {
+                let message = "The upstream did not answer in time.";
+                Self::new(StatusCode::GATEWAY_TIMEOUT, "upstream_timeout", message).retry(None)
+            }
+        }
+    }
+}
+
+/// "3 keys rate limited until 12:00:04 UTC, 1 key rejected".
+fn explain(unavailable: &Unavailable) -> String {
+    let Unavailable { causes, now, .. } = unavailable;
+    let Causes { resting, busy, host_down, free } = causes;
+    let keys = |count: usize| if count == 1 { "1 key".to_owned() } else { format!("{count} keys") };
+    let mut parts: Vec<String> = resting
+        .iter()
+        .map(|(reason, count, until)| {
+            let what = match reason {
+                Reason::RateLimited => "rate limited",
+                Reason::QuotaExhausted => "out of quota",
+                Reason::Rejected => "rejected by the upstream",
+                Reason::Refused => "refused by the upstream",
+                Reason::Failing => "failing",
+                Reason::ModelUnavailable => "without access to the model",
+            };
+            let until = now.wall + until.saturating_duration_since(now.mono);
+            // An IMF-fixdate ends in "hh:mm:ss GMT" (RFC 9110 §5.6.7).
+            let date = httpdate::fmt_http_date(until);
+            let time = date.get(17..25).unwrap_or_default();
+            format!("{} {what} until {time} UTC", keys(*count))
+        })
+        .collect();
+    for (count, what) in [
+        (*host_down, "at an upstream that fails"),
+        (*busy, "at their configured limits"),
+        (*free, "free a moment ago"),
+    ] {
+        if count > 0 {
+            parts.push(format!("{} {what}", keys(count)));
+        }
+    }
+    if parts.is_empty() { "no key is configured".to_owned() } else { parts.join(", ") }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response<Body> {
+        let kind = match self.status {
+            StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
+            status if status.is_client_error() => "invalid_request_error",
+            _ => "server_error",
+        };
+        let error = json!({"error": {"message": self.message, "type": kind, "param": null, "code": self.code}});
+        let mut response = (self.status, axum::Json(error)).into_response();
+        let headers = response.headers_mut();
+        match self.retry {
+            Retry::Unsaid => {}
+            Retry::Unknown => {
+                headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+            }
+            Retry::After(wait) => {
+                let ms = wait.as_nanos().div_ceil(1_000_000);
+                headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
+                headers.insert("retry-after-ms", HeaderValue::from(u64::try_from(ms).unwrap_or(u64::MAX)));
+                let worth_it = if wait <= SDK_PATIENCE { "true" } else { "false" };
+                headers.insert(SHOULD_RETRY, HeaderValue::from_static(worth_it));
+            }
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(http::header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+/// Never earlier than the moment meant.
+fn whole_seconds(wait: Duration) -> u64 {
+    wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
+}

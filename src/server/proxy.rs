@@ -1,0 +1,167 @@
+//! The handler: who calls, how often, what for; then on its way.
+
+use std::{net::IpAddr, sync::Arc};
+
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    response::{IntoResponse as _, Response},
+};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use tokio_util::sync::CancellationToken;
+
+use super::{Settings, auth, error::Refusal, peer};
+use crate::{
+    client::Clients,
+    clock::Clock,
+    forward::{Forwarder, Inbound, REQUEST_ID, ReplayMemory, Target},
+    telemetry::{Metrics, access::Access},
+};
+
+/// The key id of the last attempt, with `debug_headers`.
+pub(super) const DEBUG_KEY: HeaderName = HeaderName::from_static("x-key-cycle-key");
+/// How many attempts there were, with `debug_headers`.
+pub(super) const DEBUG_ATTEMPTS: HeaderName = HeaderName::from_static("x-key-cycle-attempts");
+
+/// First segments of the OpenAI API: taken without `/v1` too, as older clients send them.
+const WITHOUT_VERSION: [&str; 20] = [
+    "assistants",
+    "audio",
+    "batches",
+    "chat",
+    "completions",
+    "containers",
+    "conversations",
+    "embeddings",
+    "evals",
+    "files",
+    "fine_tuning",
+    "images",
+    "models",
+    "moderations",
+    "rerank",
+    "responses",
+    "threads",
+    "uploads",
+    "vector_stores",
+    "videos",
+];
+
+/// Everything a request needs.
+#[derive(Debug)]
+pub struct Proxy {
+    settings: Settings,
+    clients: Clients,
+    forwarder: Forwarder,
+    memory: ReplayMemory,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+    /// Cancelled when the time to finish requests is over.
+    last_call: CancellationToken,
+}
+
+impl Proxy {
+    /// Puts the parts together.
+    #[must_use]
+    pub fn new(
+        settings: Settings,
+        clients: Clients,
+        forwarder: Forwarder,
+        metrics: Arc<Metrics>,
+        clock: Clock,
+        last_call: CancellationToken,
+    ) -> Self {
+        let memory = ReplayMemory::new(settings.replay_memory);
+        Self { settings, clients, forwarder, memory, metrics, clock, last_call }
+    }
+
+    pub(super) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    pub(super) fn forwarder(&self) -> &Forwarder {
+        &self.forwarder
+    }
+}
+
+pub(super) async fn handle(State(proxy): State<Arc<Proxy>>, request: Request) -> Response {
+    let id = request_id(request.headers());
+    let peer = request.extensions().get::<peer::Peer>().map(|peer| peer.0);
+    let client = peer.map(|peer| peer::address(peer, request.headers(), &proxy.settings.trusted_proxies));
+    let path = request.uri().path();
+    let metrics = Arc::clone(&proxy.metrics);
+    let access =
+        Access::begin(metrics, proxy.clock, id.to_str().unwrap_or_default(), request.method().clone(), path, client);
+    let mut response = serve(&proxy, request, client, access).await;
+    response.headers_mut().insert(REQUEST_ID, id);
+    response
+}
+
+async fn serve(proxy: &Proxy, request: Request, client: Option<IpAddr>, mut access: Access) -> Response {
+    let inbound = match understand(proxy, request, client).await {
+        Ok(inbound) => inbound,
+        Err(refusal) => return refuse(proxy, refusal, access),
+    };
+    access.model(inbound.model());
+    let answer = tokio::select! {
+        answer = proxy.forwarder.run(inbound, access) => answer,
+        () = proxy.last_call.cancelled() => return Refusal::shutting_down().into_response(),
+    };
+    match answer {
+        Ok(answer) => answer.map(Body::new),
+        Err((error, access)) => refuse(proxy, error.into(), access),
+    }
+}
+
+/// Everything that can be refused before a key is asked for.
+async fn understand(proxy: &Proxy, request: Request, client: Option<IpAddr>) -> Result<Inbound, Refusal> {
+    if !proxy.clients.admits(auth::credentials(request.headers())) {
+        return Err(Refusal::unauthorized());
+    }
+    // The whole path is looked at, before its first segment decides where it goes.
+    let uri = request.uri();
+    Target::new(uri.path(), None)?;
+    let path = below_version(uri.path()).ok_or_else(Refusal::no_such_route)?;
+    let target = Target::new(path, uri.query())?;
+    proxy.clients.count(proxy.clock.now().mono, client)?;
+    let (parts, body) = request.into_parts();
+    Ok(Inbound::read(parts, body, target, proxy.settings.body_limit, &proxy.memory).await?)
+}
+
+fn refuse(proxy: &Proxy, refusal: Refusal, mut access: Access) -> Response {
+    access.refused(refusal.status(), refusal.code());
+    let mut response = refusal.into_response();
+    if proxy.settings.debug_headers {
+        debug_headers(response.headers_mut(), &access);
+    }
+    response
+}
+
+/// What follows the version segment: `/chat/completions` of `/v1/chat/completions`.
+fn below_version(path: &str) -> Option<&str> {
+    if let Some(below) = path.strip_prefix("/v1") {
+        return (below.is_empty() || below.starts_with('/')).then_some(below);
+    }
+    let first = path.strip_prefix('/')?.split('/').next()?;
+    WITHOUT_VERSION.contains(&first).then_some(path)
+}
+
+/// The client's id for the request if it can be logged as it is, else a new one.
+fn request_id(headers: &HeaderMap) -> HeaderValue {
+    let usable = |value: &&HeaderValue| {
+        (1..=128).contains(&value.len()) && value.as_bytes().iter().all(u8::is_ascii_graphic)
+    };
+    headers.get(REQUEST_ID).filter(usable).cloned().unwrap_or_else(|| {
+        let text = format!("req_{:032x}", fastrand::u128(..));
+        HeaderValue::from_str(&text).expect("hex digits are a header value")
+    })
+}
+
+/// Names the key and the number of attempts.
+pub(super) fn debug_headers(headers: &mut HeaderMap, access: &Access) {
+    let (key, attempts) = access.attempts();
+    headers.insert(DEBUG_ATTEMPTS, HeaderValue::from(attempts));
+    if let Some(key) = key.and_then(|key| HeaderValue::from_str(key.as_str()).ok()) {
+        headers.insert(DEBUG_KEY, key);
+    }
+}

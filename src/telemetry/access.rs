@@ -1,0 +1,201 @@
+//! One line per request, one per failed attempt. Key ids only.
+
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use http::Method;
+use tracing::{debug, info, warn};
+
+use super::Metrics;
+use crate::{
+    clock::Clock,
+    types::{KeyId, PoolName, Verdict},
+};
+
+/// The target of both: `RUST_LOG=key_cycle_proxy::proxy=debug`.
+const TARGET: &str = "key_cycle_proxy::proxy";
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// The client got an answer to its end.
+    Complete,
+    /// The upstream broke off.
+    Broken,
+    /// The upstream fell silent.
+    Silent,
+    /// The client went away.
+    ClientLeft,
+}
+
+impl Ending {
+    /// Every ending.
+    pub const ALL: [Self; 4] = [Self::Complete, Self::Broken, Self::Silent, Self::ClientLeft];
+
+    /// The name in logs and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Broken => "broken",
+            Self::Silent => "silent",
+            Self::ClientLeft => "client_left",
+        }
+    }
+}
+
+/// What is remembered about a request until it ends. Logged and counted when dropped: once, however it ended.
+#[derive(Debug)]
+pub struct Access(Box<Line>);
+
+#[derive(Debug)]
+struct Line {
+    metrics: Arc<Metrics>,
+    clock: Clock,
+    started: Instant,
+    id: Box<str>,
+    method: Method,
+    path: Box<str>,
+    client: Option<IpAddr>,
+    model: Option<Box<str>>,
+    status: Option<u16>,
+    code: Option<&'static str>,
+    key: Option<KeyId>,
+    attempts: u32,
+    head: Option<Duration>,
+    sent: u64,
+    ending: Ending,
+}
+
+impl Access {
+    /// A request that has just come.
+    #[must_use]
+    pub fn begin(
+        metrics: Arc<Metrics>,
+        clock: Clock,
+        id: &str,
+        method: Method,
+        path: &str,
+        client: Option<IpAddr>,
+    ) -> Self {
+        metrics.in_flight.increment(1.0);
+        Self(Box::new(Line {
+            metrics,
+            clock,
+            started: clock.now().mono,
+            id: Box::from(id),
+            method,
+            path: Box::from(path),
+            client,
+            model: None,
+            status: None,
+            code: None,
+            key: None,
+            attempts: 0,
+            head: None,
+            sent: 0,
+            ending: Ending::ClientLeft,
+        }))
+    }
+
+    /// The request's id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.0.id
+    }
+
+    /// The model it names.
+    pub fn model(&mut self, model: Option<&str>) {
+        self.0.model = model.map(Box::from);
+    }
+
+    /// An attempt is made with this key.
+    pub fn attempt(&mut self, key: &KeyId) {
+        self.0.attempts += 1;
+        self.0.key = Some(key.clone());
+    }
+
+    /// The key of the last attempt, and how many there were.
+    #[must_use]
+    pub fn attempts(&self) -> (Option<&KeyId>, u32) {
+        (self.0.key.as_ref(), self.0.attempts)
+    }
+
+    /// The head of the answer goes to the client.
+    pub fn head(&mut self, status: u16) {
+        let line = &mut self.0;
+        line.status = Some(status);
+        line.head = Some(line.clock.now().mono.saturating_duration_since(line.started));
+    }
+
+    /// The answer is one of our own, with this code.
+    pub fn refused(&mut self, status: u16, code: &'static str) {
+        self.0.code = Some(code);
+        self.head(status);
+        self.ended(Ending::Complete);
+    }
+
+    /// So many bytes of the answer go to the client.
+    pub fn sent(&mut self, bytes: usize) {
+        self.0.sent += bytes as u64;
+    }
+
+    /// How it ended; unsaid, the client left.
+    pub fn ended(&mut self, ending: Ending) {
+        self.0.ending = ending;
+    }
+
+    /// Logs an attempt that was not delivered.
+    pub fn failed_attempt(&self, pool: &PoolName, verdict: &Verdict, status: Option<u16>, took: Duration, next: &str) {
+        let Line { id, key, attempts, model, .. } = &*self.0;
+        debug!(
+            target: TARGET,
+            request.id = %id,
+            %pool,
+            key.id = key.as_ref().map(KeyId::as_str),
+            attempt = attempts,
+            model = model.as_deref(),
+            verdict = verdict.class.as_str(),
+            status,
+            duration_ms = took.as_secs_f64() * 1e3,
+            next,
+            "attempt failed"
+        );
+    }
+}
+
+impl Drop for Access {
+    fn drop(&mut self) {
+        let line = &*self.0;
+        let took = line.clock.now().mono.saturating_duration_since(line.started);
+        line.metrics.request_ended(line.status, line.ending, line.head, took, line.sent);
+        macro_rules! log {
+            ($level:ident, $message:literal) => {
+                $level!(
+                    target: TARGET,
+                    request.id = %line.id,
+                    method = %line.method,
+                    path = %line.path,
+                    client = line.client.map(tracing::field::display),
+                    model = line.model.as_deref(),
+                    status = line.status,
+                    code = line.code,
+                    key.id = line.key.as_ref().map(KeyId::as_str),
+                    attempts = line.attempts,
+                    head_ms = line.head.map(|head| head.as_secs_f64() * 1e3),
+                    duration_ms = took.as_secs_f64() * 1e3,
+                    bytes = line.sent,
+                    ending = line.ending.as_str(),
+                    $message
+                )
+            };
+        }
+        match line.ending {
+            Ending::Broken | Ending::Silent => log!(warn, "answer broken off"),
+            Ending::Complete | Ending::ClientLeft => log!(info, "request"),
+        }
+    }
+}

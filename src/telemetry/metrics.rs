@@ -1,0 +1,180 @@
+//! Prometheus metrics. Labels come from closed sets: classes, endings, reasons, and the key ids of the configuration.
+
+use std::{fmt, time::Duration};
+
+use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder as _, SharedString, Unit};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
+
+use super::access::Ending;
+use crate::{
+    pool::{Snapshot, State},
+    types::{Class, PoolName},
+};
+
+const META: Metadata<'static> = Metadata::new("key_cycle_proxy", Level::INFO, None);
+/// Upper bounds in seconds, from a refusal of ours to a long completion.
+const SECONDS: [f64; 14] = [0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 180.0, 600.0];
+const STATUS_CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// Handles to everything that is counted.
+pub struct Metrics {
+    recorder: PrometheusRecorder,
+    /// Per class of status and ending.
+    requests: Vec<Counter>,
+    attempts: Vec<(Class, Counter)>,
+    denied: Vec<(&'static str, Counter)>,
+    first_byte: Histogram,
+    duration: Histogram,
+    bytes: Counter,
+    pub(super) in_flight: Gauge,
+    waiting: Gauge,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl Metrics {
+    /// Registers every family. `denials` are the reasons for which a retry can be denied.
+    #[must_use]
+    pub fn new(denials: &[&'static str]) -> Self {
+        let recorder = PrometheusBuilder::new()
+            .set_buckets(&SECONDS)
+            .expect("the bounds are not empty")
+            .build_recorder();
+        for (name, unit, help) in [
+            ("key_cycle_requests_total", Unit::Count, "Requests that ended, by class of status and ending"),
+            ("key_cycle_attempts_total", Unit::Count, "Upstream calls, by verdict"),
+            ("key_cycle_retries_denied_total", Unit::Count, "Failures that were not tried again, by reason"),
+            ("key_cycle_answer_bytes_total", Unit::Bytes, "Bytes of answers sent to clients"),
+            ("key_cycle_key_attempts_total", Unit::Count, "Upstream calls per key"),
+        ] {
+            recorder.describe_counter(name.into(), Some(unit), help.into());
+        }
+        for (name, unit, help) in [
+            ("key_cycle_requests_in_flight", Unit::Count, "Requests being served"),
+            ("key_cycle_requests_waiting", Unit::Count, "Requests waiting for a key"),
+            ("key_cycle_keys", Unit::Count, "Keys by state"),
+            ("key_cycle_key_health", Unit::Count, "Health of a key, 0 to 1"),
+            ("key_cycle_key_in_flight", Unit::Count, "Requests that a key is serving"),
+            ("key_cycle_key_usable", Unit::Count, "1 while a key does not rest"),
+            ("key_cycle_host_open", Unit::Count, "1 while requests are sent to a host"),
+        ] {
+            recorder.describe_gauge(name.into(), Some(unit), help.into());
+        }
+        for (name, help) in [
+            ("key_cycle_first_byte_seconds", "From a request's head to its answer's head"),
+            ("key_cycle_request_seconds", "From a request's head to its answer's end"),
+        ] {
+            recorder.describe_histogram(name.into(), Some(Unit::Seconds), help.into());
+        }
+        let counter = |name: &'static str, labels: Vec<(&'static str, &'static str)>| {
+            recorder.register_counter(&key(name, labels), &META)
+        };
+        let requests = STATUS_CLASSES
+            .iter()
+            .flat_map(|status| Ending::ALL.map(|ending| (*status, ending)))
+            .map(|(status, ending)| {
+                counter("key_cycle_requests_total", vec![("status", status), ("ending", ending.as_str())])
+            })
+            .collect();
+        let attempts = Class::ALL
+            .map(|class| (class, counter("key_cycle_attempts_total", vec![("verdict", class.as_str())])))
+            .into();
+        let denied = denials
+            .iter()
+            .map(|reason| (*reason, counter("key_cycle_retries_denied_total", vec![("reason", *reason)])))
+            .collect();
+        let bytes = counter("key_cycle_answer_bytes_total", vec![]);
+        let histogram = |name| recorder.register_histogram(&key(name, vec![]), &META);
+        let gauge = |name| recorder.register_gauge(&key(name, vec![]), &META);
+        Self {
+            requests,
+            attempts,
+            denied,
+            first_byte: histogram("key_cycle_first_byte_seconds"),
+            duration: histogram("key_cycle_request_seconds"),
+            bytes,
+            in_flight: gauge("key_cycle_requests_in_flight"),
+            waiting: gauge("key_cycle_requests_waiting"),
+            recorder,
+        }
+    }
+
+    /// An upstream call was judged.
+    pub fn attempt(&self, class: Class) {
+        if let Some((_, counter)) = self.attempts.iter().find(|(known, _)| *known == class) {
+            counter.increment(1);
+        }
+    }
+
+    /// A failure was not tried again.
+    pub fn retry_denied(&self, reason: &str) {
+        if let Some((_, counter)) = self.denied.iter().find(|(known, _)| *known == reason) {
+            counter.increment(1);
+        }
+    }
+
+    pub(super) fn request_ended(
+        &self,
+        status: Option<u16>,
+        ending: Ending,
+        head: Option<Duration>,
+        took: Duration,
+        sent: u64,
+    ) {
+        let class = status.map_or(0, |status| usize::from(status / 100).min(STATUS_CLASSES.len() - 1));
+        let ending = Ending::ALL.iter().position(|known| *known == ending).unwrap_or_default();
+        self.requests[class * Ending::ALL.len() + ending].increment(1);
+        self.in_flight.decrement(1.0);
+        if let Some(head) = head {
+            self.first_byte.record(head.as_secs_f64());
+        }
+        self.duration.record(took.as_secs_f64());
+        self.bytes.increment(sent);
+    }
+
+    /// Everything as Prometheus text, with the pool as it is now.
+    #[must_use]
+    pub fn render(&self, pool: &PoolName, snapshot: &Snapshot) -> String {
+        #[expect(clippy::cast_precision_loss, reason = "a gauge of fewer than 2^53")]
+        let float = |count: usize| count as f64;
+        let gauge = |name: &'static str, labels: Vec<Label>, value: f64| {
+            self.recorder.register_gauge(&Key::from_parts(name, labels), &META).set(value);
+        };
+        let pool = || Label::new("pool", pool.to_string());
+        self.waiting.set(float(snapshot.waiting));
+        for state in State::NAMES {
+            let count = snapshot.keys.iter().filter(|key| key.state.as_str() == state).count();
+            gauge("key_cycle_keys", vec![pool(), Label::new("state", state)], float(count));
+        }
+        for key in &snapshot.keys {
+            let labels = || vec![pool(), Label::new("key", key.key.id().to_string())];
+            gauge("key_cycle_key_health", labels(), key.health);
+            gauge("key_cycle_key_in_flight", labels(), f64::from(key.in_flight));
+            gauge("key_cycle_key_usable", labels(), f64::from(u8::from(key.state == State::Ready)));
+            let attempts = Key::from_parts("key_cycle_key_attempts_total", labels());
+            self.recorder.register_counter(&attempts, &META).absolute(key.used);
+        }
+        for host in &snapshot.hosts {
+            let labels = vec![pool(), Label::new("host", host.origin.to_string())];
+            gauge("key_cycle_host_open", labels, f64::from(u8::from(host.open)));
+        }
+        self.recorder.handle().render()
+    }
+
+    /// Folds what was recorded into the histograms; without it they would keep each value until the next scrape.
+    pub fn upkeep(&self) {
+        self.recorder.handle().run_upkeep();
+    }
+}
+
+fn key(name: &'static str, labels: Vec<(&'static str, &'static str)>) -> Key {
+    let labels: Vec<Label> = labels
+        .into_iter()
+        .map(|(name, value)| Label::new(SharedString::const_str(name), SharedString::const_str(value)))
+        .collect();
+    Key::from_parts(name, labels)
+}
