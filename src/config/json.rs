@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, fmt, sync::Arc};
 
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::{
     problem::{Position, Problem},
@@ -105,15 +105,20 @@ impl<'de> Visitor<'de> for Reader<'_> {
         let mut table = Table::default();
         let mut names = HashSet::new();
         while let Some(name) = entries.next_key::<String>()? {
+            // JSON has no comments: a name such as `_comment` is how people write them, also several.
+            if name.starts_with('_') {
+                entries.next_value::<IgnoredAny>()?;
+                continue;
+            }
             let path = join(&self.path, &name);
             let place = Place { source: Arc::clone(self.source), path: path.clone(), position: None };
             let value = Reader { source: self.source, path, twice: &mut *self.twice };
             let node = entries.next_value_seed(value)?;
-            // Comments may repeat: `_comment` is the only way to write several.
-            if !names.insert(name.clone()) && !name.starts_with('_') {
+            if names.insert(name.clone()) {
+                table.0.push((name, place, node));
+            } else {
                 self.twice.push(place.problem("this name stands here twice"));
             }
-            table.0.push((name, place, node));
         }
         self.node(Value::Table(table))
     }
@@ -133,7 +138,7 @@ mod tests {
 
     #[test]
     fn a_name_that_stands_twice_is_a_problem_and_a_comment_is_not() {
-        let text = r#"{"_c": 1, "_c": 2, "apiKeys": [{"key": "sk-canary", "key": "b"}], "a": {}, "a": {}}"#;
+        let text = r#"{"_c": 1, "_c": 2, "apiKeys": [{"key": "sk-canary", "key": "b"}], "a": {}, "_c": {"x": 1, "x": 2}, "a": {}}"#;
         let problems = problems(text);
         let places: Vec<_> = problems.iter().map(|problem| problem.place.as_str()).collect();
         assert_eq!(places, ["apiKeys[0].key", "a"]);

@@ -272,11 +272,9 @@ impl<'t, 'l> Section<'t, 'l> {
 impl Drop for Section<'_, '_> {
     fn drop(&mut self) {
         for (name, place, _) in self.table.into_iter().flat_map(|table| &table.0) {
-            let json = place.source.format == Format::Json;
-            let comment = json && name.starts_with('_');
-            if !comment && !self.taken.contains(&name.as_str()) {
+            if !self.taken.contains(&name.as_str()) {
                 let (section, name, place) = (self.name, name.clone(), place.clone());
-                let tolerated = self.tolerant && json;
+                let tolerated = self.tolerant && place.source.format == Format::Json;
                 self.ledger.strangers.push(Stranger { section, name, place, tolerated });
             }
         }

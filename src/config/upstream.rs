@@ -69,10 +69,11 @@ pub(super) fn rate(
 fn backoff(section: &mut Section<'_, '_>, default: Backoff) -> Backoff {
     let (first, longest) = ("retry_initial_backoff_ms", "retry_max_backoff_ms");
     let (initial, max) = (section.millis(first, 1), section.millis(longest, 1));
-    let (initial_ms, max_ms) = (initial.unwrap_or(default.initial()), max.unwrap_or(default.max()));
-    Backoff::try_new(initial_ms, max_ms).unwrap_or_else(|error| {
+    let (least, most) = (initial.unwrap_or(default.initial()), max.unwrap_or(default.max()));
+    Backoff::try_new(least, most).unwrap_or_else(|_| {
         let name = if initial.is_some() { first } else { longest };
-        section.refuse(name, format!("{error}: {} ms, {} ms", initial_ms.as_millis(), max_ms.as_millis()));
+        let (initial_ms, max_ms) = (least.as_millis(), most.as_millis());
+        section.refuse(name, format!("{first} ({initial_ms}) must not be more than {longest} ({max_ms})"));
         default
     })
 }
