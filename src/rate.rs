@@ -33,6 +33,12 @@ impl Rate {
     pub fn interval(self) -> Duration {
         self.interval
     }
+
+    /// How many requests may come at once.
+    #[must_use]
+    pub fn burst(self) -> u128 {
+        self.tolerance.as_nanos() / self.interval.as_nanos() + 1
+    }
 }
 
 /// One limiter: the theoretical arrival time of the next request.
@@ -115,6 +121,13 @@ mod tests {
         assert!(gcra.take(rate, start).is_err());
         gcra.refund(rate);
         assert_eq!(gcra.take(rate, start), Ok(()));
+    }
+
+    #[test]
+    fn a_rate_tells_its_burst() {
+        for burst in [1, 2, 7, 1_000_000] {
+            assert_eq!(rate(3.0, burst).burst(), u128::from(burst));
+        }
     }
 
     #[test]

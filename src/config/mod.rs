@@ -1,1 +1,102 @@
 //! Files, environment and older formats, turned into the settings of each part.
+//!
+//! ```text
+//! read (which files) → toml, json → tree (values and their places; two files merged)
+//!     → section (takes settings by name, reports what nobody took) → resolve, keys → Config
+//! ```
+//!
+//! Everything wrong is told at once, each with its place. Precedence of settings: flag, environment, file, default;
+//! keys are united.
+
+mod env;
+mod json;
+mod keys;
+mod listen;
+mod log;
+mod notes;
+mod problem;
+mod read;
+mod reference;
+mod render;
+mod resolve;
+mod section;
+#[cfg(test)]
+mod tests;
+mod toml;
+mod tree;
+mod upstream;
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+pub use env::Env;
+pub use problem::{Position, Problem, Problems};
+
+use crate::{
+    client, forward, pool, server, telemetry,
+    types::{BaseUrl, Key},
+};
+
+/// What the command line says beside the files.
+#[derive(Debug, Clone, Default)]
+pub struct Flags {
+    /// The file to read, and the only one. Relative to the working directory.
+    pub config: Option<PathBuf>,
+    /// Where clients connect, whatever the files say.
+    pub bind: Option<SocketAddr>,
+}
+
+/// The settings of every part, complete and valid.
+#[derive(Debug)]
+pub struct Config {
+    /// The listener that clients talk to.
+    pub server: server::Settings,
+    /// Logs and metrics.
+    pub telemetry: telemetry::Settings,
+    /// Client keys and the limits that are ours.
+    pub clients: client::Settings,
+    /// How the pool chooses.
+    pub pool: pool::Settings,
+    /// The keys of the pool `default`. Never empty.
+    pub keys: Vec<Key>,
+    /// `upstream.base_url`: requests without a model go to this host's keys.
+    pub base_url: BaseUrl,
+    /// How long and how often a request is tried.
+    pub policy: forward::Policy,
+    /// How connections to upstreams are made.
+    pub transport: forward::transport::Settings,
+    /// What to say about all this at the start.
+    pub notes: Notes,
+}
+
+/// What to say at the start: what came from where, and what to mind. No secrets in it.
+#[derive(Debug, Clone, Default)]
+pub struct Notes {
+    /// One line for each source that set something.
+    pub sources: Vec<String>,
+    /// What works and may not be meant.
+    pub warnings: Vec<String>,
+    /// Where each key was found, in the order of [`Config::keys`].
+    pub keys: Vec<String>,
+}
+
+impl Config {
+    /// Reads the files that `flags` or `env` name, else `config.toml` and `config.json` of `dir`, and the environment.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at once.
+    pub fn load(flags: &Flags, env: &Env, dir: &Path) -> Result<Self, Problems> {
+        let mut problems = env.problems().to_vec();
+        let files = read::files(flags, env, dir, &mut problems);
+        resolve::resolve(&files, flags, env, problems)
+    }
+
+    /// The effective configuration, for people: like the TOML that would give it, with key ids in place of secrets,
+    /// and for each key where it was found. [`Config::notes`] are not part of it.
+    #[must_use]
+    pub fn render(&self) -> String {
+        render::render(self)
+    }
+}

@@ -1,0 +1,201 @@
+//! What was written, turned into what is meant: every section read, precedence, defaults.
+
+use std::{collections::HashSet, num::NonZeroU32};
+
+use super::{
+    Config, Env, Flags, Notes,
+    keys::{self, Defaults, Entry, OPENAI_KEYS, secrets},
+    listen::{self, PORT},
+    log::{LOG_LEVEL, RUST_LOG},
+    notes,
+    problem::{Problem, Problems},
+    read::{CONFIG_PATH, Files},
+    reference,
+    section::{Ledger, Section},
+    tree::{Format, Place},
+    upstream::{self, rate},
+};
+use crate::{
+    client,
+    pool::{self, Strategy},
+    rate::Rate,
+    types::Secret,
+};
+
+/// The variables that are read.
+pub(super) const VARIABLES: [&str; 7] =
+    [OPENAI_KEYS, PROXY_API_KEY, GLOBAL_PROXY_KEYS, PORT, CONFIG_PATH, RUST_LOG, LOG_LEVEL];
+
+/// The variables that hold client keys.
+pub(super) const PROXY_API_KEY: &str = "PROXY_API_KEY";
+pub(super) const GLOBAL_PROXY_KEYS: &str = "GLOBAL_PROXY_KEYS";
+
+/// Makes the configuration of what `files`, `flags` and `env` say, unless there are problems, here or found before.
+pub(super) fn resolve(
+    files: &Files,
+    flags: &Flags,
+    env: &Env,
+    problems: Vec<Problem>,
+) -> Result<Config, Problems> {
+    let mut ledger = Ledger::default();
+    ledger.problems = problems;
+    let Draft { mut config, keys, clients } = read(files, flags, env, &mut ledger);
+    ledger.report_strangers();
+    if let Some(problems) = Problems::of(ledger.problems) {
+        return Err(problems);
+    }
+    let united = keys::unite(keys);
+    let mut warnings = ledger.warnings;
+    warnings.extend(united.warnings);
+    config.keys = united.keys;
+    notes::warn(&config, &mut warnings);
+    let sources = notes::sources(files, env, &united.sources, &clients);
+    config.notes = Notes { sources, warnings, keys: united.places };
+    Ok(config)
+}
+
+/// A configuration without its keys.
+pub(super) struct Draft {
+    config: Config,
+    keys: Vec<Entry>,
+    clients: Vec<ClientKey>,
+}
+
+/// A client key and the source that has it.
+pub(super) struct ClientKey {
+    pub(super) secret: Secret,
+    pub(super) source: String,
+}
+
+/// Reads every section. What fails is a problem, and its default goes on, so that all problems are found.
+pub(super) fn read(files: &Files, flags: &Flags, env: &Env, ledger: &mut Ledger) -> Draft {
+    let mut root = Section::root(&files.root, ledger);
+    let client_keys = client_keys(root.section("clients", "clients"), env);
+    let (per_key, burst, clients) = limits(root.section("rate_limit", "rate_limit"), &client_keys);
+    let upstream = upstream::upstream(root.section("upstream", "upstream"));
+    let defaults = Defaults { base: &upstream.base, rate: per_key, burst };
+    let (mut pool, keys) = keys_of(&mut root, &defaults, env, files.complete);
+    pool.max_waiting = upstream.max_waiting.unwrap_or(pool.max_waiting);
+    let open = clients.keys.is_empty();
+    let mut server = listen::server(root.section("server", "server"), open, flags, env);
+    let section = root.section("observability", "observability");
+    let (telemetry, debug_headers) = listen::observability(section, env, server.bind);
+    server.debug_headers = debug_headers;
+    let config = Config {
+        server,
+        telemetry,
+        clients,
+        pool,
+        keys: Vec::new(),
+        base_url: upstream.base,
+        policy: upstream.policy,
+        transport: upstream.transport,
+        notes: Notes::default(),
+    };
+    Draft { config, keys, clients: client_keys }
+}
+
+/// Reads `[clients]`, and the variables that hold client keys.
+fn client_keys(mut section: Section<'_, '_>, env: &Env) -> Vec<ClientKey> {
+    let mut keys = Vec::new();
+    for (text, place) in section.texts("keys").unwrap_or_default() {
+        let found = reference::resolve(text, place, env).and_then(|found| {
+            // A variable or a file may hold several.
+            let several = reference::is_reference(text);
+            let items: Vec<&str> = if several { found.split([',', '\n']).collect() } else { vec![&found] };
+            let filled = items.into_iter().filter(|item| !several || !item.trim().is_empty());
+            filled
+                .map(Secret::new)
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(|error| place.problem(error.to_string()))
+        });
+        let source = &place.source.name;
+        match found {
+            Ok(found) => {
+                keys.extend(found.into_iter().map(|secret| ClientKey { secret, source: source.clone() }));
+            }
+            Err(problem) => section.ledger().problems.push(problem),
+        }
+    }
+    for name in [PROXY_API_KEY, GLOBAL_PROXY_KEYS] {
+        let found = secrets(env, name, section.ledger());
+        keys.extend(found.map(|(_, secret)| ClientKey { secret, source: Env::describe(name) }));
+    }
+    keys
+}
+
+/// Reads `[rate_limit]`: the rate of a key without one of its own, the burst, and the limits that are ours.
+fn limits(
+    mut section: Section<'_, '_>,
+    keys: &[ClientKey],
+) -> (Option<Rate>, Option<NonZeroU32>, client::Settings) {
+    let burst = section.whole("burst", 1..=u32::MAX.into()).and_then(NonZeroU32::new);
+    let mut rate = |name| rate(&mut section, name, burst).flatten();
+    let (per_key, global_rate, per_client_rate) =
+        (rate("per_key_rps"), rate("global_rps"), rate("per_client_rps"));
+    let mut seen = HashSet::new();
+    let keys = keys.iter().map(|key| key.secret.clone());
+    let keys = keys.filter(|secret| seen.insert(secret.fingerprint())).collect();
+    (per_key, burst, client::Settings { keys, global_rate, per_client_rate })
+}
+
+/// Reads `[keys]`, `apiKeys` and the variable that holds keys.
+fn keys_of(
+    root: &mut Section<'_, '_>,
+    defaults: &Defaults<'_>,
+    env: &Env,
+    complete: bool,
+) -> (pool::Settings, Vec<Entry>) {
+    let (mut keys, mut written) = (Vec::new(), false);
+    let mut read = |place: &Place, section: Section<'_, '_>| {
+        written = true;
+        keys.extend(keys::entry(place, section, defaults, env));
+    };
+    let mut section = root.section("keys", "keys");
+    section.each("pool", "keys.pool", false, &mut read);
+    let settings = pool::Settings {
+        strategy: section.parsed("rotation_strategy", strategy).unwrap_or_default(),
+        unhealthy_penalty: section
+            .number("unhealthy_penalty", "at least 1", |penalty| penalty >= 1.0)
+            .unwrap_or(pool::Settings::default().unhealthy_penalty),
+        others_step_in: section.flag("others_step_in").unwrap_or_default(),
+        ..pool::Settings::default()
+    };
+    drop(section);
+    match root.place("apiKeys") {
+        Some(place) if place.source.format == Format::Toml => {
+            let problem = place.problem("unknown name").hint("in TOML, keys are tables: [[keys.pool]]");
+            root.pass("apiKeys");
+            root.ledger().problems.push(problem);
+        }
+        _ => root.each("apiKeys", "keys.pool", true, &mut read),
+    }
+    // Entries repeat in the order of the files.
+    written |= env.list(OPENAI_KEYS).next().is_some();
+    keys.extend(keys::of_environment(env, defaults, root.ledger()));
+    if !written && complete {
+        root.ledger().problems.push(no_key());
+    }
+    (settings, keys)
+}
+
+fn strategy(name: &str) -> Result<Strategy, (String, Option<String>)> {
+    name.parse().map_err(|_| {
+        let names = Strategy::NAMES.map(|(name, _)| name).join(", ");
+        (format!("{name:?} is no rotation strategy"), Some(format!("one of {names}")))
+    })
+}
+
+fn no_key() -> Problem {
+    Problem {
+        file: None,
+        position: None,
+        place: "keys".to_owned(),
+        reason: "there is no key".to_owned(),
+        hint: Some(
+            "set the variable OPENAI_KEYS=sk-first,sk-second, or write a config.json such as\n\
+             {\"apiKeys\": [{\"key\": \"sk-first\", \"url\": \"https://api.openai.com/v1\", \"models\": [\"others\"]}]}"
+                .to_owned(),
+        ),
+    }
+}
