@@ -12,10 +12,13 @@
 //! 0 types · clock · rate · redact                   telemetry: handles usable from floor 1 up
 //! ```
 
+pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod config;
+pub mod daemon;
 pub mod forward;
+pub mod lifecycle;
 pub mod pool;
 pub mod provider;
 pub mod rate;

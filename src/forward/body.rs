@@ -91,6 +91,12 @@ impl LeasedBody {
         Self { start, inner, lease, idle: Idle { limit: idle, clock, waiting: None }, access, ended: false }
     }
 
+    /// What is remembered about the request so far.
+    #[must_use]
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
     fn end(&mut self, outcome: Outcome, ending: Ending) {
         self.inner = None;
         self.ended = true;

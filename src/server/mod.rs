@@ -14,7 +14,7 @@ use std::{any::Any, sync::Arc};
 use axum::{Router, body::Body, response::IntoResponse as _, routing::get};
 use error::Refusal;
 use http::Response;
-pub use listener::{Drained, Listener};
+pub use listener::{Drained, Listener, Stop};
 pub use proxy::Proxy;
 pub use settings::{CorsOrigins, Settings};
 use tower_http::catch_panic::CatchPanicLayer;

@@ -108,7 +108,13 @@ async fn serve(proxy: &Proxy, request: Request, client: Option<IpAddr>, mut acce
         () = proxy.last_call.cancelled() => return Refusal::shutting_down().into_response(),
     };
     match answer {
-        Ok(answer) => answer.map(Body::new),
+        Ok(mut answer) => {
+            if proxy.settings.debug_headers {
+                let named = names(answer.body().access());
+                answer.headers_mut().extend(named);
+            }
+            answer.map(Body::new)
+        }
         Err((error, access)) => refuse(proxy, error.into(), access),
     }
 }
@@ -132,7 +138,7 @@ fn refuse(proxy: &Proxy, refusal: Refusal, mut access: Access) -> Response {
     access.refused(refusal.status(), refusal.code());
     let mut response = refusal.into_response();
     if proxy.settings.debug_headers {
-        debug_headers(response.headers_mut(), &access);
+        response.headers_mut().extend(names(&access));
     }
     response
 }
@@ -157,11 +163,13 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
     })
 }
 
-/// Names the key and the number of attempts.
-pub(super) fn debug_headers(headers: &mut HeaderMap, access: &Access) {
+/// The key of the last attempt and the number of attempts.
+fn names(access: &Access) -> HeaderMap {
     let (key, attempts) = access.attempts();
+    let mut headers = HeaderMap::with_capacity(2);
     headers.insert(DEBUG_ATTEMPTS, HeaderValue::from(attempts));
     if let Some(key) = key.and_then(|key| HeaderValue::from_str(key.as_str()).ok()) {
         headers.insert(DEBUG_KEY, key);
     }
+    headers
 }

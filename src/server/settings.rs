@@ -12,6 +12,8 @@ pub struct Settings {
     pub bind: SocketAddr,
     /// The largest request body.
     pub body_limit: usize,
+    /// How much memory request bodies may take in all while they may have to be sent again.
+    pub replay_memory: usize,
     /// How many connections at once; more wait in the listener's backlog.
     pub max_connections: NonZeroUsize,
     /// Whose `X-Forwarded-For` is believed.
@@ -30,12 +32,16 @@ impl Settings {
     /// The largest request body unless a file says otherwise: 32 MiB.
     pub const DEFAULT_BODY_LIMIT: usize = 32 << 20;
 
+    /// The memory for request bodies unless a file says otherwise: 512 MiB.
+    pub const DEFAULT_REPLAY_MEMORY: usize = 512 << 20;
+
     /// The defaults, at an address.
     #[must_use]
     pub fn at(bind: SocketAddr) -> Self {
         Self {
             bind,
             body_limit: Self::DEFAULT_BODY_LIMIT,
+            replay_memory: Self::DEFAULT_REPLAY_MEMORY,
             max_connections: NonZeroUsize::new(65_536).expect("not zero"),
             trusted_proxies: Vec::new(),
             cors: CorsOrigins::Loopback,
