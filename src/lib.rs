@@ -19,6 +19,7 @@ pub mod forward;
 pub mod pool;
 pub mod provider;
 pub mod rate;
+pub mod redact;
 pub mod server;
 pub mod telemetry;
 pub mod types;
