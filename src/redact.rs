@@ -17,12 +17,11 @@ const MARK: &[u8] = b"[redacted]";
 const SHORTEST: usize = 4;
 
 /// What looks like a credential. Where a group is named `it`, only the group is.
-const LOOKS: [&str; 5] = [
+const LOOKS: [&str; 6] = [
     // By the prefixes that providers give their keys, also with stars or dots in the middle.
-    concat!(
-        r"\b(?:sk[-_]|rk-|AIza|AQ\.|gsk_|xai-|hf_|r8_|fw_|pplx-|csk-|nvapi-|tgp_v1_|AKIA|ghp_|github_pat_)",
-        r"(?:[A-Za-z0-9_.*-]|\xE2\x80\xA6){5,}(?:[A-Za-z0-9_*-])"
-    ),
+    r"\b(?:sk[-_]|AIza|gsk_|xai-)(?:[A-Za-z0-9_.*-]|\xE2\x80\xA6){5,}[A-Za-z0-9_*-]",
+    // By prefixes that other words begin with, too: `hf_transfer`.
+    r"\b(?:AQ\.|hf_|r8_|fw_|rk-|pplx-|csk-|nvapi-|tgp_v1_|AKIA|ghp_|github_pat_)[A-Za-z0-9_-]{16,}",
     // Partly masked, without a prefix that we know: `****eek`, `na***ys`.
     r"[A-Za-z0-9_-]+\*{3,}[A-Za-z0-9_*-]*|\*{3,}[A-Za-z0-9_-]{2,}",
     // In a header. Words of a sentence ("bearer authentication") are shorter.
@@ -100,7 +99,7 @@ mod tests {
         for text in [
             "",
             "Rate limit reached for gpt-4o in organization org-abc on tokens per min (TPM): Limit 30000.",
-            "task-force-nine ask-me-anything risk-assessment sk-learn",
+            "task-force-nine ask-me-anything risk-assessment sk-learn hf_transfer",
             "Missing bearer authentication in header",
             "You must pass Bearer auth. key-value pairs, monkey=banana",
             "*** bold *** and ******",
@@ -130,6 +129,7 @@ mod tests {
             ("consumer 'api_key:AIzaSyA1b2C3d4E5f6' has", "consumer 'api_key:[redacted]' has"),
             ("{\"k\":\"gsk_A1b2C3d4E5\"}", "{\"k\":\"[redacted]\"}"),
             ("xai-A1b2C3d4E5", "[redacted]"),
+            ("nvapi-A1b2C3d4E5A1b2C3d4E5", "[redacted]"),
             ("Your api key: ****a15b is invalid", "Your api key: [redacted] is invalid"),
             ("provided: na***ys. You", "provided: [redacted]. You"),
             ("sk-ab…wxyz", "[redacted]"),

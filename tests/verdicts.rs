@@ -1,4 +1,5 @@
 //! Every recorded answer in `fixtures/openai` is judged as its file expects.
+#![expect(clippy::unwrap_used, reason = "a test that cannot read its fixtures has failed")]
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};

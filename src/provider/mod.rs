@@ -10,6 +10,7 @@ mod google;
 pub mod limits;
 mod openai;
 mod sniff;
+mod words;
 
 use std::time::SystemTime;
 
@@ -76,6 +77,10 @@ pub const fn judge_fault(fault: Fault) -> Verdict {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -95,6 +100,26 @@ mod tests {
             assert_eq!(judge(&answer, Endpoint::Inference, SystemTime::UNIX_EPOCH).class, class, "{status}");
         }
         assert!(reads_body(StatusCode::BAD_REQUEST) && reads_body(StatusCode::BAD_GATEWAY));
+    }
+
+    proptest! {
+        #[test]
+        fn any_answer_is_judged_and_no_wait_is_endless(
+            status in 100..1000_u16,
+            body in proptest::collection::vec(any::<u8>(), 0..64),
+            message in ".{0,40}|.{0,8}(limit: 0|try again in |retry after )[0-9.hms ]{0,12}",
+            wall in any::<u32>(),
+        ) {
+            let status = StatusCode::from_u16(status).unwrap();
+            let told = serde_json::json!({ "error": { "message": message, "code": "rate_limit_exceeded" } });
+            for body in [&body[..], told.to_string().as_bytes()] {
+                let answer = Answer { status, headers: &HeaderMap::new(), body };
+                let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(wall.into());
+                let verdict = judge(&answer, Endpoint::Inference, wall);
+                prop_assert!(verdict.wait.is_none_or(|wait| wait <= limits::MAX_WAIT));
+                prop_assert_eq!(verdict.class == Class::Success, status.as_u16() < 300 || status == 304);
+            }
+        }
     }
 
     #[test]

@@ -9,159 +9,9 @@ use std::time::{Duration, SystemTime};
 
 use super::complaint::Complaint;
 use super::google::{self, Details};
+use super::words::{Meaning, Meaning::*, *};
 use super::{Answer, Endpoint, limits};
 use crate::types::{Class, Scope, Verdict};
-
-/// What a word or phrase says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Meaning {
-    /// The credential is dead.
-    KeyDead,
-    /// The whole account is.
-    AccountDead,
-    /// The credential may not do this.
-    Forbidden,
-    /// Our address or country is refused.
-    WrongPlace,
-    /// The request itself is refused.
-    BadRequest,
-    /// The credential has no access to the model.
-    NoModel,
-    /// The account has no money left, or may spend no more.
-    AccountSpent,
-    /// The credential may spend no more.
-    KeySpent,
-    /// The day's allowance is used up.
-    DaySpent,
-    /// Too much for now.
-    Limited,
-    /// Too much for the provider.
-    Busy,
-}
-
-use Meaning::*;
-
-/// What stands in `code`, `type` or Google's `reason`. Compared without case and separators, since providers spell
-/// one word as `invalid_api_key`, `InvalidApiKey` and `INVALID-API-KEY`.
-const WORDS: &[(&str, Meaning)] = &[
-    // OpenAI, Groq, Together and most others; DashScope. Gemini: also for expired keys, with status 400.
-    ("invalid_api_key", KeyDead),
-    ("api_key_invalid", KeyDead),
-    ("api_key_revoked", KeyDead),
-    ("revoked_api_key", KeyDead),
-    ("api_key_expired", KeyDead),
-    ("expired_api_key", KeyDead),
-    ("api_key_deactivated", KeyDead),
-    ("deactivated_api_key", KeyDead),
-    ("api_key_disabled", KeyDead),
-    ("account_deactivated", AccountDead),
-    ("organization_deactivated", AccountDead),
-    ("organization_restricted", AccountDead),
-    ("account_suspended", AccountDead),
-    ("consumer_suspended", AccountDead),
-    ("insufficient_permissions", Forbidden),
-    ("missing_scope", Forbidden),
-    ("missing_scopes", Forbidden),
-    ("permission_error", Forbidden),
-    // Google: the key or its project isn't set up for this API. The credential itself is good.
-    ("service_disabled", Forbidden),
-    ("api_key_service_blocked", Forbidden),
-    ("api_key_http_referrer_blocked", Forbidden),
-    ("api_key_android_app_blocked", Forbidden),
-    ("api_key_ios_app_blocked", Forbidden),
-    ("access_token_scope_insufficient", Forbidden),
-    ("ip_not_authorized", WrongPlace),
-    ("ip_not_allowed", WrongPlace),
-    ("unauthorized_ip", WrongPlace),
-    ("api_key_ip_address_blocked", WrongPlace),
-    ("unsupported_country_region_territory", WrongPlace),
-    // Headers of the client or of the configuration that name an account which isn't the key's.
-    ("mismatched_organization", BadRequest),
-    ("mismatched_project", BadRequest),
-    ("content_filter", BadRequest),
-    ("content_policy_violation", BadRequest),
-    ("moderation_blocked", BadRequest),
-    ("context_length_exceeded", BadRequest),
-    ("model_not_found", NoModel),
-    ("DeploymentNotFound", NoModel),
-    ("model_permission_blocked_org", NoModel),
-    ("model_permission_blocked_project", NoModel),
-    ("insufficient_quota", AccountSpent),
-    ("insufficient_credits", AccountSpent),
-    ("insufficient_balance", AccountSpent),
-    ("credit_balance_exhausted", AccountSpent),
-    ("organization_spend_limit_exceeded", AccountSpent),
-    ("project_spend_limit_exceeded", AccountSpent),
-    ("organization_usage_limit_exceeded", AccountSpent),
-    ("billing_hard_limit_reached", AccountSpent),
-    ("billing_not_active", AccountSpent),
-    ("billing_error", AccountSpent),
-    ("billing_disabled", AccountSpent),
-    ("access_terminated", AccountSpent),
-    ("spend_limit_reached", AccountSpent),
-    // Moonshot; DashScope.
-    ("exceeded_current_quota_error", AccountSpent),
-    ("arrearage", AccountSpent),
-    ("rate_limit_exceeded", Limited),
-    ("rate_limit_error", Limited),
-    ("rate_limit_reached_error", Limited),
-    ("too_many_requests", Limited),
-    ("slow_down", Busy),
-    ("server_is_overloaded", Busy),
-    ("overloaded_error", Busy),
-    ("engine_overloaded_error", Busy),
-    // Groq's flex tier, status 498.
-    ("capacity_exceeded", Busy),
-];
-
-/// Phrases that begin a refusal for the key's own sake, from providers that give it no code: OpenAI and xAI (with
-/// status 400), DeepSeek, Anthropic, Gemini (a leaked key).
-const KEY_DEAD: [&str; 5] = [
-    "incorrect api key provided",
-    "authentication fails, your api key",
-    "invalid x-api-key",
-    "your api key was reported as leaked",
-    "api key expired",
-];
-/// OpenAI's restricted keys: `code` is null.
-const FORBIDDEN: [&str; 2] = ["missing scopes", "insufficient permissions for this operation"];
-/// OpenAI's allow lists, Azure's networks, Groq's and Cloudflare's blocks.
-const WRONG_PLACE: [&str; 8] = [
-    "ip not authorized",
-    "ip address is not",
-    "ip is not authorized",
-    "region, or territory not supported",
-    "virtual network/firewall rules",
-    "check your network settings",
-    "sorry, you have been blocked",
-    "user location is not supported",
-];
-/// Cloudflare limits addresses, not keys.
-const ADDRESS_LIMITED: [&str; 2] = ["error code: 1015", "you are being rate limited"];
-/// A free account of Gemini's that this country isn't offered; a paid one may pass.
-const FREE_TIER_ABROAD: [&str; 1] =
-    ["user location is not supported for the api use without a billing account"];
-/// OpenRouter's allowance of one key; the account may have more.
-const KEY_SPENT: [&str; 1] = ["key limit exceeded"];
-/// xAI, Fireworks, Gemini's spend-based limits, Anthropic (status 400). "Check your plan and billing" isn't among
-/// them: Gemini says it of a limit per minute.
-const ACCOUNT_SPENT: [&str; 7] = [
-    "spending limit",
-    "spend limit",
-    "spending cap",
-    "used all available credits",
-    "doesn't have any credits",
-    "credit balance is too low",
-    "insufficient balance",
-];
-/// A limit per day: OpenAI and Groq, OpenRouter's free models, others.
-const PER_DAY: [&str; 5] = ["(tpd)", "(rpd)", "per day", "per-day", "daily"];
-/// One request over the limit of a whole minute. No wait helps it, and it says nothing about smaller ones.
-const TOO_LARGE: [&str; 1] = ["request too large"];
-/// 404 without a code: OpenRouter; OpenAI of a model that needs a verified organization.
-const NO_MODEL: [&str; 2] = ["no endpoints found", "your organization must be verified"];
-/// 503 of Gemini, Groq and others.
-const BUSY: [&str; 2] = ["overloaded", "over capacity"];
 
 /// A wait shorter than this doesn't belong to money: some providers put the Retry-After of a rate limit on every 429.
 const SHORTEST_BILLING_WAIT: Duration = Duration::from_secs(5 * 60);
@@ -225,9 +75,10 @@ impl<'a> Refusal<'a> {
         let says = &self.says;
         match self.status {
             400 | 401 | 403 if says.begins(&KEY_DEAD) => Some(KeyDead),
+            400 | 401 | 403 if says.begins(&ACCOUNT_DEAD) => Some(AccountDead),
             400 | 401 | 403 if says.begins(&FREE_TIER_ABROAD) => Some(Forbidden),
             400 if says.begins(&WRONG_PLACE) => Some(WrongPlace),
-            400 if says.begins(&["your credit balance is too low"]) => Some(AccountSpent),
+            400 if says.begins(&ACCOUNT_SPENT_400) => Some(AccountSpent),
             400 | 404 if says.begins(&NO_MODEL) => Some(NoModel),
             // OpenRouter quotes the input that it refuses.
             403 if self.is_moderation() => Some(BadRequest),
@@ -260,7 +111,7 @@ impl<'a> Refusal<'a> {
 
     fn is_moderation(&self) -> bool {
         let quotes = |name| self.says.metadata.get(name).is_some_and(|value| !value.is_null());
-        quotes("reasons") || quotes("flagged_input")
+        quotes("reasons") || quotes("flagged_input") || self.says.mentions(&FLAGGED)
     }
 
     /// 404 of vLLM, Ollama, Anthropic, Moonshot: the text names the model. Where no model was asked for, it is
@@ -330,7 +181,7 @@ impl<'a> Refusal<'a> {
     /// The wait of a limit per day. Google's own is wrong: it speaks of seconds on a day that is spent.
     fn until_tomorrow(&self) -> Option<Duration> {
         if self.details().per_day {
-            return Some(google::until_pacific_midnight(self.wall));
+            return Some(limits::capped(google::until_pacific_midnight(self.wall)));
         }
         self.until_refilled()
     }
@@ -340,17 +191,6 @@ impl<'a> Refusal<'a> {
     }
 }
 
-fn meaning_of(word: &str) -> Option<Meaning> {
-    let plain = |text: &'static str| text.bytes().filter(u8::is_ascii_alphanumeric);
-    let given = || word.bytes().filter(u8::is_ascii_alphanumeric);
-    let found = WORDS.iter().find(|(known, _)| plain(known).map(lower).eq(given().map(lower)));
-    found.map(|(_, meaning)| *meaning)
-}
-
-fn lower(byte: u8) -> u8 {
-    byte.to_ascii_lowercase()
-}
-
 #[cfg(test)]
 mod tests {
     use http::{HeaderMap, HeaderValue, StatusCode};
@@ -358,21 +198,13 @@ mod tests {
     use super::*;
 
     fn judged(status: u16, body: &str) -> Verdict {
-        judged_with(status, body, HeaderMap::new())
+        judged_with(status, body, &HeaderMap::new())
     }
 
-    fn judged_with(status: u16, body: &str, headers: HeaderMap) -> Verdict {
+    fn judged_with(status: u16, body: &str, headers: &HeaderMap) -> Verdict {
         let status = StatusCode::from_u16(status).unwrap();
-        let answer = Answer { status, headers: &headers, body: body.as_bytes() };
+        let answer = Answer { status, headers, body: body.as_bytes() };
         judge_refusal(&answer, Endpoint::Inference, SystemTime::UNIX_EPOCH)
-    }
-
-    #[test]
-    fn a_word_counts_in_any_spelling() {
-        for code in ["invalid_api_key", "InvalidApiKey", "INVALID-API-KEY"] {
-            let verdict = judged(401, &format!(r#"{{"error":{{"message":"No.","code":"{code}"}}}}"#));
-            assert_eq!((verdict.class, verdict.scope), (Class::KeyRejected, Scope::Key), "{code}");
-        }
     }
 
     #[test]
@@ -410,7 +242,7 @@ mod tests {
         for (after, wait) in [("20", None), ("3600", Some(Duration::from_secs(3600)))] {
             let headers =
                 [(http::header::RETRY_AFTER, HeaderValue::from_static(after))].into_iter().collect();
-            let verdict = judged_with(429, body, headers);
+            let verdict = judged_with(429, body, &headers);
             assert_eq!((verdict.class, verdict.wait), (Class::QuotaExhausted, wait), "{after}");
         }
     }
