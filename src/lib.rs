@@ -22,6 +22,7 @@ pub mod lifecycle;
 pub mod pool;
 pub mod provider;
 pub mod rate;
+pub mod redact;
 pub mod server;
 pub mod telemetry;
 pub mod types;

@@ -89,6 +89,45 @@ impl Verdict {
     pub const SUCCESS: Self = Self::new(Class::Success, Scope::Client);
     /// The client's own fault.
     pub const CLIENT_FAULT: Self = Self::new(Class::ClientFault, Scope::Client);
+
+    /// Whether upstream has certainly done nothing: it refused in so many words, or never saw the request.
+    /// Then anything may be repeated on another key, also what creates objects.
+    #[must_use]
+    pub const fn nothing_done(&self) -> bool {
+        match self.class {
+            Class::KeyRejected
+            | Class::NotPermitted
+            | Class::UnknownRefusal
+            | Class::EgressRefused
+            | Class::ModelUnavailable
+            | Class::QuotaExhausted
+            | Class::RateLimited
+            | Class::Unreachable => true,
+            // An overloaded or failing server may have acted before it gave up.
+            Class::Success
+            | Class::ClientFault
+            | Class::Overloaded
+            | Class::ServerError
+            | Class::TimedOut
+            | Class::Broken => false,
+        }
+    }
+}
+
+impl Scope {
+    /// The name in logs and metrics; a closed set.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Key => "key",
+            Self::KeyModel => "key_model",
+            Self::Account => "account",
+            Self::AccountModel => "account_model",
+            Self::Host => "host",
+            Self::Egress => "egress",
+        }
+    }
 }
 
 impl Class {
