@@ -78,7 +78,15 @@ impl Daemon {
         let (shutdown_delay, drain) = (server.shutdown_delay, server.drain);
         let clients = Clients::new(&clients);
         let proxy = Proxy::new(server, clients, forwarder, Arc::clone(&metrics), clock, last_call.clone());
-        Ok(Self { proxy: Arc::new(proxy), metrics, clients: socket, scrapers, last_call, shutdown_delay, drain })
+        Ok(Self {
+            proxy: Arc::new(proxy),
+            metrics,
+            clients: socket,
+            scrapers,
+            last_call,
+            shutdown_delay,
+            drain,
+        })
     }
 
     /// Where clients connect.

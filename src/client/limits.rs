@@ -43,7 +43,8 @@ impl Limits {
     }
 
     pub(super) fn count(&mut self, now: Instant, address: Option<IpAddr>) -> Result<(), Limited> {
-        let limited = |limit| move |free: Instant| Limited { limit, free_in: free.saturating_duration_since(now) };
+        let limited =
+            |limit| move |free: Instant| Limited { limit, free_in: free.saturating_duration_since(now) };
         if let Some((rate, gcra)) = &self.global {
             let free = gcra.free_at(*rate, now);
             if free > now {

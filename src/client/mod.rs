@@ -4,8 +4,8 @@ mod limits;
 
 use std::{net::IpAddr, sync::Mutex, time::Instant};
 
-pub use limits::{Limit, Limited};
 use limits::Limits;
+pub use limits::{Limit, Limited};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 

@@ -133,7 +133,7 @@ impl Body for LeasedBody {
             this.end(Outcome::Good, Ending::Complete);
             return Poll::Ready(None);
         };
-        match Pin::new(inner).poll_frame(context) {
+        match Pin::new(&mut *inner).poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => {
                 this.idle.heard();
                 this.access.sent(frame.data_ref().map_or(0, Bytes::len));

@@ -9,7 +9,7 @@ use http_body_util::BodyExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::outbound::Target;
-use crate::provider::{Endpoint, SniffError, model_in_form, sniff};
+use crate::provider::{self, Endpoint, SniffError, model_in_form, sniff};
 
 /// How long a client may be silent in the middle of a body.
 const BODY_GAP: Duration = Duration::from_secs(60);
@@ -88,7 +88,7 @@ impl Inbound {
         B: Body<Data = Bytes> + Unpin,
     {
         let (body, held) = collect(body, limit, memory).await?;
-        let endpoint = Endpoint::classify(&parts.method, target.path());
+        let endpoint = provider::classify(&parts.method, target.path());
         let may_repeat = endpoint.may_repeat_after_write(parts.headers.contains_key("idempotency-key"));
         let (model, stream) = understand(&parts.headers, &body)?;
         Ok(Self {

@@ -14,7 +14,9 @@ use tracing::{info, warn};
 
 use crate::{
     clock::Clock,
-    pool::{Arrival, Causes, Effects, Exhausted, Outcome, Pool, Reason, Snapshot, Ticket, Transition, Want, Why},
+    pool::{
+        Arrival, Causes, Effects, Exhausted, Outcome, Pool, Reason, Snapshot, Ticket, Transition, Want, Why,
+    },
     types::{Key, KeyIdentity, Origin, PoolName},
 };
 
@@ -162,7 +164,9 @@ impl SharedPool {
 
     fn log(&self, transition: &Transition) {
         let now = self.clock.now().mono;
-        let ms = |until: &Instant| u64::try_from(until.saturating_duration_since(now).as_millis()).unwrap_or(u64::MAX);
+        let ms = |until: &Instant| {
+            u64::try_from(until.saturating_duration_since(now).as_millis()).unwrap_or(u64::MAX)
+        };
         let pool = &self.name;
         match transition {
             Transition::Resting { key, reason: Reason::Rejected, until } => {

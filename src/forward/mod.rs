@@ -18,11 +18,16 @@ use std::{
 
 pub use body::{BodyError, LeasedBody};
 use budget::Budget;
+use bytes::Bytes;
 pub use error::{ForwardError, Unavailable};
-use http::{HeaderValue, Response, StatusCode, header::CONTENT_LENGTH};
+use http::{
+    HeaderMap, HeaderValue, Response, StatusCode,
+    header::{CONTENT_ENCODING, CONTENT_LENGTH},
+};
 pub use inbound::{Inbound, InboundError, ReplayMemory};
 pub use leases::SharedPool;
 use leases::{Ask, Lease, NoLease, NoLeaseWhy};
+use memchr::memmem;
 pub use outbound::{BadTarget, REQUEST_ID, Target, UPSTREAM_REQUEST_ID};
 use outbound::{answer_headers, request_headers};
 use plan::{Facts, Plan, Step, Stop};
@@ -36,7 +41,7 @@ use crate::{
     provider::{self, Answer},
     redact,
     telemetry::{Metrics, access::Access},
-    types::{Class, KeyIdentity, Origin, Verdict},
+    types::{Class, Key, KeyIdentity, Origin, Secret, Verdict},
 };
 
 /// Sends requests with the keys of one pool.
@@ -52,6 +57,7 @@ pub struct Forwarder {
 
 /// What an attempt came to that was not delivered at once.
 struct Missed {
+    key: Arc<Key>,
     verdict: Verdict,
     refusal: Option<Refusal>,
 }
@@ -107,7 +113,7 @@ impl Forwarder {
             let until = plan.deadline().min(asked + patience);
             let mut lease = match self.pool.lease(&ask, &tried, &failed_hosts, until).await {
                 Ok(lease) => lease,
-                Err(no_lease) => return self.conclude(last, Some(no_lease), &ask, &tried, &unknown, access),
+                Err(no_lease) => return self.conclude(last, Some(&no_lease), &ask, &tried, &unknown, access),
             };
             let sent = self.clock.now().mono;
             patience = patience.saturating_sub(sent.saturating_duration_since(asked));
@@ -121,9 +127,15 @@ impl Forwarder {
             access.attempt(lease.key().id());
             let missed = match self.attempt(&lease, &inbound, limit).await {
                 Err(bad) => return Err((bad, access)),
-                Ok(Attempt::Success(answer)) => {
-                    self.metrics.attempt(Class::Success);
-                    lease.heard();
+                Ok(Attempt::Passed(answer, verdict)) => {
+                    self.metrics.attempt(verdict.class);
+                    let lease = if verdict.class == Class::Success {
+                        lease.heard();
+                        Some(lease)
+                    } else {
+                        lease.settle(Outcome::of(&verdict));
+                        None
+                    };
                     return Ok(self.deliver(answer, lease, access));
                 }
                 Ok(Attempt::Missed(missed)) => missed,
@@ -155,7 +167,10 @@ impl Forwarder {
             match step {
                 Step::Deliver => {
                     let Some(refusal) = missed.refusal else { return Err((ForwardError::Broken, access)) };
-                    return Ok(self.deliver_refusal(refusal, None, access));
+                    let secret = missed.key.secret();
+                    // Word for word, unless the upstream has let the key slip.
+                    let scrub = memmem::find(&refusal.text(), secret.expose().as_bytes()).map(|_| secret);
+                    return Ok(self.deliver_refusal(refusal, scrub, access));
                 }
                 Step::Next => {}
                 Step::NextHost => shunned = Some(host),
@@ -174,7 +189,12 @@ impl Forwarder {
     }
 
     /// One upstream call, and what it came to.
-    async fn attempt(&self, lease: &Lease, inbound: &Inbound, limit: Duration) -> Result<Attempt, ForwardError> {
+    async fn attempt(
+        &self,
+        lease: &Lease,
+        inbound: &Inbound,
+        limit: Duration,
+    ) -> Result<Attempt, ForwardError> {
         let key = lease.key();
         let url = inbound.target.under(&key.settings().base)?;
         let headers = request_headers(&inbound.headers, key);
@@ -187,53 +207,65 @@ impl Forwarder {
                     Fault::Unreachable(_) => provider::Fault::Connect,
                     Fault::Broken(_) => provider::Fault::Broken,
                 };
-                return Ok(Attempt::Missed(Missed { verdict: provider::judge_fault(fault), refusal: None }));
+                return Ok(Attempt::Missed(Missed {
+                    key: Arc::clone(key),
+                    verdict: provider::judge_fault(fault),
+                    refusal: None,
+                }));
             }
             Err(_) => {
                 let verdict = provider::judge_fault(provider::Fault::HeadTimeout);
-                return Ok(Attempt::Missed(Missed { verdict, refusal: None }));
+                return Ok(Attempt::Missed(Missed { key: Arc::clone(key), verdict, refusal: None }));
             }
         };
         let wall = self.clock.now().wall;
         if !provider::reads_body(answer.status()) {
             let head = Answer { status: answer.status(), headers: answer.headers(), body: &[] };
             let verdict = provider::judge(&head, inbound.endpoint, wall);
-            debug_assert_eq!(verdict.class, Class::Success, "what is not read is a success");
-            return Ok(Attempt::Success(answer));
+            return Ok(Attempt::Passed(answer, verdict));
         }
         let refusal = Refusal::read(answer, limit.min(self.policy.idle_timeout)).await;
         let text = refusal.text();
         let answer = Answer { status: refusal.status, headers: &refusal.headers, body: &text };
         let verdict = provider::judge(&answer, inbound.endpoint, wall);
         drop(text);
-        Ok(Attempt::Missed(Missed { verdict, refusal: Some(refusal) }))
+        Ok(Attempt::Missed(Missed { key: Arc::clone(key), verdict, refusal: Some(refusal) }))
     }
 
-    fn deliver(&self, answer: Response<AnswerBody>, lease: Lease, mut access: Access) -> Response<LeasedBody> {
+    fn deliver(
+        &self,
+        answer: Response<AnswerBody>,
+        lease: Option<Lease>,
+        mut access: Access,
+    ) -> Response<LeasedBody> {
         let (parts, body) = answer.into_parts();
         access.head(parts.status.as_u16());
         let headers = answer_headers(&parts.headers);
-        let body = LeasedBody::new(None, Some(body), Some(lease), self.policy.idle_timeout, self.clock, access);
+        let body = LeasedBody::new(None, Some(body), lease, self.policy.idle_timeout, self.clock, access);
         respond(parts.status, headers, body)
     }
 
-    /// Gives a refusal to the client: unchanged if it is the client's own, without our secrets otherwise.
+    /// Gives a refusal to the client, as it came or, when it was given to one of our keys, without its `secret`.
     fn deliver_refusal(
         &self,
         refusal: Refusal,
-        scrubbed: Option<Scrub>,
+        secret: Option<&Secret>,
         mut access: Access,
     ) -> Response<LeasedBody> {
         access.head(refusal.status.as_u16());
         let mut headers = answer_headers(&refusal.headers);
-        let (start, rest) = match scrubbed {
+        let (start, rest) = match secret {
             None => (refusal.start, refusal.rest),
-            Some(Scrub) => {
-                let text = refusal.text();
-                let scrubbed = redact::scrub(&text, &[]).into_owned();
-                headers.remove(http::header::CONTENT_ENCODING);
-                headers.insert(CONTENT_LENGTH, outbound::number(scrubbed.len() as u128));
-                (scrubbed.into(), None)
+            Some(secret) => {
+                let text = Bytes::from(redact::scrub(&refusal.text(), &[secret]).into_owned());
+                for value in headers.values_mut() {
+                    if let Some(scrubbed) = redact::scrub_header(value, &[secret]) {
+                        *value = scrubbed;
+                    }
+                }
+                headers.remove(CONTENT_ENCODING);
+                headers.insert(CONTENT_LENGTH, text.len().into());
+                (text, None)
             }
         };
         let start = Some(start).filter(|start| !start.is_empty());
@@ -246,16 +278,16 @@ impl Forwarder {
     fn conclude(
         &self,
         last: Option<Missed>,
-        no_lease: Option<NoLease>,
+        no_lease: Option<&NoLease>,
         ask: &Ask,
         tried: &[KeyIdentity],
         unknown: &[KeyIdentity],
         access: Access,
     ) -> Result<Response<LeasedBody>, (ForwardError, Access)> {
-        let free_in = no_lease.as_ref().and_then(|no_lease| no_lease.free_in);
-        let why = no_lease.as_ref().map(|no_lease| no_lease.why);
+        let free_in = no_lease.and_then(|no_lease| no_lease.free_in);
+        let why = no_lease.map(|no_lease| no_lease.why);
         let unavailable = |causes| Unavailable { free_in, causes, now: self.clock.now() };
-        let causes = || match &no_lease {
+        let causes = || match no_lease {
             Some(no_lease) => no_lease.causes.clone(),
             None => self.pool.causes(ask),
         };
@@ -272,7 +304,7 @@ impl Forwarder {
                 ForwardError::AllKeysCooling(unavailable)
             }
         };
-        let Some(Missed { verdict, refusal }) = last else {
+        let Some(Missed { key, verdict, refusal }) = last else {
             let error = match why {
                 Some(NoLeaseWhy::NoKeyForModel) => ForwardError::ModelNotFound { model: ask.model.clone() },
                 Some(NoLeaseWhy::LineFull) => ForwardError::TooManyWaiting(unavailable(causes())),
@@ -284,14 +316,14 @@ impl Forwarder {
             (Class::UnknownRefusal, Some(refusal)) if unknown.len() == tried.len() => {
                 // They all say the same: it is the request that is refused, and no key should rest for it.
                 self.pool.lift(unknown, Reason::Refused);
-                return Ok(self.deliver_refusal(refusal, Some(Scrub), access));
+                return Ok(self.deliver_refusal(refusal, Some(key.secret()), access));
             }
             (
                 Class::ServerError | Class::Overloaded | Class::EgressRefused | Class::ModelUnavailable,
                 Some(refusal),
             ) => {
                 let again = tried.len() > 1 && !refusal.headers.contains_key(SHOULD_RETRY);
-                let mut answer = self.deliver_refusal(refusal, Some(Scrub), access);
+                let mut answer = self.deliver_refusal(refusal, Some(key.secret()), access);
                 if again {
                     // We have retried; an SDK that does so too would multiply the calls.
                     answer.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static("false"));
@@ -311,14 +343,12 @@ impl Forwarder {
 pub const SHOULD_RETRY: &str = "x-should-retry";
 
 enum Attempt {
-    Success(Response<AnswerBody>),
+    /// Nothing that had to be understood first: it goes through.
+    Passed(Response<AnswerBody>, Verdict),
     Missed(Missed),
 }
 
-/// The answer was given to one of our keys, and may name it.
-struct Scrub;
-
-fn respond(status: StatusCode, headers: http::HeaderMap, body: LeasedBody) -> Response<LeasedBody> {
+fn respond(status: StatusCode, headers: HeaderMap, body: LeasedBody) -> Response<LeasedBody> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     *response.headers_mut() = headers;

@@ -1,7 +1,7 @@
 //! The request as it goes upstream, and the answer's head as it goes to the client.
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue,
+    HeaderMap, HeaderName,
     header::{
         AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE,
         PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
@@ -110,7 +110,9 @@ fn decode_separators_and_dots(segment: &str) -> std::borrow::Cow<'_, str> {
         return segment.into();
     }
     let mut text = segment.to_owned();
-    for (code, plain) in [("%2e", "."), ("%2E", "."), ("%2f", "/"), ("%2F", "/"), ("%5c", "\\"), ("%5C", "\\")] {
+    for (code, plain) in
+        [("%2e", "."), ("%2E", "."), ("%2f", "/"), ("%2F", "/"), ("%5c", "\\"), ("%5C", "\\")]
+    {
         text = text.replace(code, plain);
     }
     text.into()
@@ -140,8 +142,7 @@ fn without_key(query: &str) -> String {
 }
 
 /// The client's headers as `key`'s upstream gets them.
-#[must_use]
-pub fn request_headers(client: &HeaderMap, key: &Key) -> HeaderMap {
+pub(super) fn request_headers(client: &HeaderMap, key: &Key) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(client.len() + 4);
     copy(client, &mut headers, |name| !stays_here(name));
     let settings = key.settings();
@@ -155,8 +156,7 @@ pub fn request_headers(client: &HeaderMap, key: &Key) -> HeaderMap {
 }
 
 /// The upstream's headers as the client gets them.
-#[must_use]
-pub fn answer_headers(upstream: &HeaderMap) -> HeaderMap {
+pub(super) fn answer_headers(upstream: &HeaderMap) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(upstream.len() + 4);
     copy(upstream, &mut headers, |name| !names_our_account(name));
     if let Some(id) = headers.remove(REQUEST_ID) {
@@ -183,7 +183,8 @@ fn copy(from: &HeaderMap, to: &mut HeaderMap, keep: impl Fn(&HeaderName) -> bool
 }
 
 fn is_hop_by_hop(name: &HeaderName) -> bool {
-    [CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE].contains(name)
+    [CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE]
+        .contains(name)
         || matches!(name.as_str(), "keep-alive" | "proxy-connection" | "http2-settings")
 }
 
@@ -213,13 +214,10 @@ fn names_our_account(name: &HeaderName) -> bool {
         || name.as_str().starts_with("access-control-")
 }
 
-/// A value for a header that carries a small number.
-pub(super) fn number(value: u128) -> HeaderValue {
-    HeaderValue::from_str(&value.to_string()).expect("digits are a header value")
-}
-
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
     use crate::types::{KeySettings, PoolName, Secret};
     use proptest::prelude::*;
@@ -243,7 +241,10 @@ mod tests {
     #[test]
     fn path_and_query_travel_as_they_are() {
         assert_eq!(url("/chat/completions", None).unwrap(), "https://up.example/p/v1/chat/completions");
-        assert_eq!(url("/files/a%2Fb:c@d/", Some("a=1&b=%20&c")).unwrap(), "https://up.example/p/v1/files/a%2Fb:c@d/?a=1&b=%20&c");
+        assert_eq!(
+            url("/files/a%2Fb:c@d/", Some("a=1&b=%20&c")).unwrap(),
+            "https://up.example/p/v1/files/a%2Fb:c@d/?a=1&b=%20&c"
+        );
         assert_eq!(url("", Some("after=x[0]|y")).unwrap(), "https://up.example/p/v1?after=x[0]|y");
     }
 
@@ -303,7 +304,8 @@ mod tests {
             ("openai-beta", "b"),
         ]);
         let sent = request_headers(&client, &key);
-        let left: Vec<_> = sent.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+        let left: Vec<_> =
+            sent.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
         assert_eq!(left, [("openai-beta", "a"), ("openai-beta", "b"), ("authorization", "Bearer sk-pool")]);
         assert!(sent[AUTHORIZATION].is_sensitive());
     }
@@ -336,7 +338,8 @@ mod tests {
             ("vary", "a"),
             ("vary", "b"),
         ]));
-        let left: Vec<_> = answer.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+        let left: Vec<_> =
+            answer.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
         assert_eq!(left, [("vary", "a"), ("vary", "b"), ("x-upstream-request-id", "req_1")]);
     }
 

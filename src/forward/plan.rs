@@ -89,7 +89,14 @@ impl Stop {
 
 impl<'p> Plan<'p> {
     pub(super) fn new(policy: &'p Policy, start: Instant, may_repeat: bool) -> Self {
-        Self { policy, deadline: start + policy.total_timeout, may_repeat, rounds: 0, timeouts: 0, models_missing: 0 }
+        Self {
+            policy,
+            deadline: start + policy.total_timeout,
+            may_repeat,
+            rounds: 0,
+            timeouts: 0,
+            models_missing: 0,
+        }
     }
 
     /// When the head must have been delivered.
@@ -125,7 +132,8 @@ impl<'p> Plan<'p> {
             Class::TimedOut => self.timeouts += 1,
             Class::ServerError | Class::Overloaded | Class::Broken => {}
         }
-        let rotation = facts.local && matches!(verdict.class, Class::ServerError | Class::TimedOut | Class::Broken);
+        let rotation =
+            facts.local && matches!(verdict.class, Class::ServerError | Class::TimedOut | Class::Broken);
         if !rotation && self.rounds >= self.policy.max_retries {
             return Step::Stop(Stop::Spent);
         }
@@ -186,7 +194,13 @@ mod tests {
     #[test]
     fn rotation_costs_no_round_and_no_pause_and_is_for_every_request() {
         let case = Case::new();
-        for class in [Class::RateLimited, Class::QuotaExhausted, Class::KeyRejected, Class::NotPermitted, Class::UnknownRefusal] {
+        for class in [
+            Class::RateLimited,
+            Class::QuotaExhausted,
+            Class::KeyRejected,
+            Class::NotPermitted,
+            Class::UnknownRefusal,
+        ] {
             assert!(case.steps(false, SHARED, class, 50).iter().all(|step| *step == Step::Next), "{class:?}");
         }
     }
@@ -240,7 +254,8 @@ mod tests {
         let case = Case::new();
         let mut plan = Plan::new(&case.policy, case.now, true);
         let mut step = |wait| {
-            let verdict = Verdict::new(Class::Overloaded, Scope::Host).with_wait(Some(Duration::from_secs(wait)));
+            let verdict =
+                Verdict::new(Class::Overloaded, Scope::Host).with_wait(Some(Duration::from_secs(wait)));
             plan.step(&verdict, SHARED, case.now, &mut fastrand::Rng::with_seed(1), || true)
         };
         assert_eq!(step(3), Step::NextAfter(Duration::from_secs(3)));

@@ -51,8 +51,9 @@ impl Refusal {
                 text => text,
             },
             b"br" => bounded(brotli_decompressor::Decompressor::new(&*self.start, 4096)),
-            b"zstd" => ruzstd::decoding::StreamingDecoder::new(&*self.start)
-                .map_or(Cow::Borrowed(&[]), |decoder| bounded(decoder)),
+            b"zstd" => {
+                ruzstd::decoding::StreamingDecoder::new(&*self.start).map_or(Cow::Borrowed(&[]), bounded)
+            }
             _ => Cow::Borrowed(&[]),
         }
     }

@@ -73,7 +73,10 @@ impl Transport {
             builder.build()
         };
         let count = if settings.http2 { HTTP2_CONNECTIONS } else { 1 };
-        Ok(Self { clients: (0..count).map(|_| client()).collect::<Result<_, _>>()?, next: AtomicUsize::new(0) })
+        Ok(Self {
+            clients: (0..count).map(|_| client()).collect::<Result<_, _>>()?,
+            next: AtomicUsize::new(0),
+        })
     }
 
     /// Sends one request and waits for the head of its answer.

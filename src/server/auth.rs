@@ -8,7 +8,8 @@ const HEADERS: [&str; 4] = ["x-api-key", "x-goog-api-key", "api-key", "x-proxy-k
 /// Every credential that the headers present.
 pub(super) fn credentials(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     let bearer = headers.get_all(AUTHORIZATION).iter().filter_map(|value| bearer(value.as_bytes()));
-    let plain = HEADERS.iter().flat_map(|name| headers.get_all(*name)).map(|value| value.as_bytes().trim_ascii());
+    let plain =
+        HEADERS.iter().flat_map(|name| headers.get_all(*name)).map(|value| value.as_bytes().trim_ascii());
     bearer.chain(plain)
 }
 

@@ -46,10 +46,18 @@ mod tests {
     #[test]
     fn loopback_is_this_machine_by_any_of_its_names() {
         let is = |text| is_loopback(&HeaderValue::from_static(text));
-        for text in ["http://localhost", "http://localhost:5173", "https://127.0.0.1:1", "http://[::1]:80", "http://app.localhost"] {
+        for text in [
+            "http://localhost",
+            "http://localhost:5173",
+            "https://127.0.0.1:1",
+            "http://[::1]:80",
+            "http://app.localhost",
+        ] {
             assert!(is(text), "{text}");
         }
-        for text in ["null", "https://example.com", "http://localhost.evil.com", "http://127.0.0.1.evil.com", ""] {
+        for text in
+            ["null", "https://example.com", "http://localhost.evil.com", "http://127.0.0.1.evil.com", ""]
+        {
             assert!(!is(text), "{text}");
         }
     }

@@ -3,13 +3,17 @@
 use std::time::Duration;
 
 use axum::{body::Body, response::IntoResponse};
-use http::{HeaderValue, Response, StatusCode, header::RETRY_AFTER};
+use http::{
+    HeaderValue, Response, StatusCode,
+    header::{CONTENT_TYPE, RETRY_AFTER},
+};
 use serde_json::json;
 
 use crate::{
     client::{Limit, Limited},
     forward::{BadTarget, ForwardError, InboundError, SHOULD_RETRY, Unavailable},
     pool::{Causes, Reason},
+    provider::SniffError,
 };
 
 /// Up to this wait an SDK may try again by itself: longer ones it would not honour.
@@ -70,7 +74,8 @@ impl Refusal {
     }
 
     pub(super) fn shutting_down() -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", "This proxy is shutting down.").retry(None)
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", "This proxy is shutting down.")
+            .retry(None)
     }
 }
 
@@ -106,7 +111,10 @@ impl From<InboundError> for Refusal {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded", message).retry(None)
             }
             InboundError::Json(error) => {
-                let code = if error.is_model_fault() { "invalid_request" } else { "invalid_json" };
+                let code = match error {
+                    SniffError::NotJson { .. } => "invalid_json",
+                    SniffError::ModelNotAString | SniffError::ModelAmbiguous => "invalid_request",
+                };
                 bad(code, format!("The request body is not understood: {error}."))
             }
             InboundError::Stalled => bad("invalid_request", "The request body stopped coming.".to_owned()),
@@ -125,7 +133,9 @@ impl From<ForwardError> for Refusal {
                     Some(model) => format!(
                         "The model `{model}` is not served: no key is configured for it, and none for `others`."
                     ),
-                    None => "The request names no model, and no key is configured for such requests.".to_owned(),
+                    None => {
+                        "The request names no model, and no key is configured for such requests.".to_owned()
+                    }
                 };
                 Self::new(StatusCode::NOT_FOUND, "model_not_found", message)
             }
@@ -203,8 +213,10 @@ impl IntoResponse for Refusal {
             status if status.is_client_error() => "invalid_request_error",
             _ => "server_error",
         };
-        let error = json!({"error": {"message": self.message, "type": kind, "param": null, "code": self.code}});
-        let mut response = (self.status, axum::Json(error)).into_response();
+        let error =
+            json!({"error": {"message": self.message, "type": kind, "param": null, "code": self.code}});
+        let json = (CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let mut response = (self.status, [json], error.to_string()).into_response();
         let headers = response.headers_mut();
         match self.retry {
             Retry::Unsaid => {}

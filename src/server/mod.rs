@@ -34,11 +34,13 @@ pub fn routes(proxy: Arc<Proxy>) -> Router {
 
 /// What Prometheus reaches.
 pub fn metrics_routes(proxy: Arc<Proxy>, metrics: Arc<Metrics>) -> Router {
-    Router::new().route("/metrics", get(probe::metrics)).route("/health", get(probe::health)).with_state((proxy, metrics))
+    Router::new()
+        .route("/metrics", get(probe::metrics))
+        .route("/health", get(probe::health))
+        .with_state((proxy, metrics))
 }
 
 /// One request's panic is its own; the message may hold anything, so it is logged by the panic hook at most.
-#[expect(clippy::needless_pass_by_value, reason = "the layer's signature")]
 fn panicked(_: Box<dyn Any + Send>) -> Response<Body> {
     Refusal::internal().into_response()
 }

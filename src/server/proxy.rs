@@ -90,8 +90,14 @@ pub(super) async fn handle(State(proxy): State<Arc<Proxy>>, request: Request) ->
     let client = peer.map(|peer| peer::address(peer, request.headers(), &proxy.settings.trusted_proxies));
     let path = request.uri().path();
     let metrics = Arc::clone(&proxy.metrics);
-    let access =
-        Access::begin(metrics, proxy.clock, id.to_str().unwrap_or_default(), request.method().clone(), path, client);
+    let access = Access::begin(
+        metrics,
+        proxy.clock,
+        id.to_str().unwrap_or_default(),
+        request.method().clone(),
+        path,
+        client,
+    );
     let mut response = serve(&proxy, request, client, access).await;
     response.headers_mut().insert(REQUEST_ID, id);
     response

@@ -149,14 +149,21 @@ impl Access {
     }
 
     /// Logs an attempt that was not delivered.
-    pub fn failed_attempt(&self, pool: &PoolName, verdict: &Verdict, status: Option<u16>, took: Duration, next: &str) {
+    pub fn failed_attempt(
+        &self,
+        pool: &PoolName,
+        verdict: &Verdict,
+        status: Option<u16>,
+        took: Duration,
+        next: &str,
+    ) {
         let Line { id, key, attempts, model, .. } = &*self.0;
         debug!(
             target: TARGET,
+            attempt = attempts,
             request.id = %id,
             %pool,
             key.id = key.as_ref().map(KeyId::as_str),
-            attempt = attempts,
             model = model.as_deref(),
             verdict = verdict.class.as_str(),
             status,
@@ -176,8 +183,8 @@ impl Drop for Access {
             ($level:ident, $message:literal) => {
                 $level!(
                     target: TARGET,
-                    request.id = %line.id,
                     method = %line.method,
+                    request.id = %line.id,
                     path = %line.path,
                     client = line.client.map(tracing::field::display),
                     model = line.model.as_deref(),

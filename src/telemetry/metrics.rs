@@ -13,7 +13,8 @@ use crate::{
 
 const META: Metadata<'static> = Metadata::new("key_cycle_proxy", Level::INFO, None);
 /// Upper bounds in seconds, from a refusal of ours to a long completion.
-const SECONDS: [f64; 14] = [0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 180.0, 600.0];
+const SECONDS: [f64; 14] =
+    [0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 180.0, 600.0];
 const STATUS_CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// Handles to everything that is counted.
