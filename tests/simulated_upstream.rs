@@ -1,0 +1,3 @@
+//! The furniture itself: every answer does on the wire what it says.
+
+mod support;
