@@ -26,6 +26,7 @@ pub(super) type Refusal = Box<Answer>;
 #[derive(Default)]
 pub(super) struct Api {
     served: AtomicU64,
+    pub uploads: AtomicU64,
     /// By account and id.
     pub files: Mutex<BTreeMap<(String, String), StoredFile>>,
 }

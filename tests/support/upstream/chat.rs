@@ -205,7 +205,7 @@ impl ResponseObject<'_> {
         let (read, written) = (self.said.prompt_tokens, self.said.words.len());
         let status = if self.said.cut { "incomplete" } else { "completed" };
         let usage = json!({
-            "input_tokens": read, "input_tokens_details": {"cached_tokens": 0},
+            "input_tokens": read, "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
             "output_tokens": written, "output_tokens_details": {"reasoning_tokens": 0},
             "total_tokens": read + written,
         });

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
@@ -19,6 +20,9 @@ use super::body::Step;
 use super::record::{Call, Link, Recorded, key_of};
 use super::script::{Answer, Body, Start};
 use super::{Hub, Socket, wire};
+
+/// A reset throws away what is still queued, and nothing tells when the queue is empty.
+const FLUSH: Duration = Duration::from_millis(10);
 
 type Answered = Response<UnsyncBoxBody<Bytes, io::Error>>;
 
@@ -102,6 +106,7 @@ async fn perform(answer: Answer, call: Call) -> io::Result<Answered> {
                 None
             }
             Step::Cut | Step::BadChunk => {
+                tokio::time::sleep(FLUSH).await;
                 call.finish();
                 Some((Err(broken()), None))
             }

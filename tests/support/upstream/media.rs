@@ -1,5 +1,7 @@
 //! Endpoints about vectors, pictures, sound and files.
 
+use std::sync::atomic::Ordering;
+
 use bytes::Bytes;
 use http::Method;
 use memchr::memmem;
@@ -141,7 +143,7 @@ impl Api {
             let form = Form::parse(request)?;
             let part = form.part("file").ok_or_else(|| missing("file"))?;
             let purpose = form.text("purpose").ok_or_else(|| missing("purpose"))?;
-            let number = files.len() + 1;
+            let number = self.uploads.fetch_add(1, Ordering::Relaxed);
             let id = format!("file-{:08x}{number:04}", fnv(account.as_bytes()) >> 32);
             let name = part.filename.clone().unwrap_or_default();
             let file = StoredFile { name, purpose, content: part.content.clone() };

@@ -224,7 +224,7 @@ impl Upstream {
         let mut connections = std::mem::take(&mut *lock(&self.hub.connections));
         connections.shutdown().await;
         self.hub.ledger.close_links(|_| true);
-        self.wait_for(|up| up.open_connections() == 0).await;
+        self.wait_for(|up| up.open_connections() == 0 && up.open_requests() == 0).await;
         self.hub.ledger.book().crashing = false;
     }
 
