@@ -17,9 +17,10 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::AsyncReadExt;
 
 use super::body::Step;
+use super::listen::Socket;
 use super::record::{Call, Link, Recorded, key_of};
 use super::script::{Answer, Body, Start};
-use super::{Hub, Socket, wire};
+use super::{Hub, wire};
 
 /// A reset throws away what is still queued, and nothing tells when the queue is empty.
 const FLUSH: Duration = Duration::from_millis(10);

@@ -19,21 +19,22 @@ mod body;
 mod chat;
 mod h2;
 mod keys;
+mod listen;
 mod media;
+mod play;
 mod record;
 mod script;
 mod tls;
 mod wire;
 
-use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::TcpSocket;
 use tokio::task::{JoinHandle, JoinSet};
+
+use listen::{bind, open, reap};
 
 pub use body::{Counter, Gate};
 pub use chat::{chat_events, response_events};
@@ -179,6 +180,9 @@ impl Upstream {
     /// # Panics
     /// After 20 s of the real clock, with what has happened so far.
     pub async fn wait_for(&self, reached: impl Fn(&Self) -> bool) {
+        if reached(self) {
+            return;
+        }
         let mut changes = self.hub.ledger.changes();
         let mut patience = real_time(Duration::from_secs(20));
         loop {
@@ -265,83 +269,6 @@ impl Drop for Upstream {
             panic!("a connection of the simulated upstream panicked; its message is above");
         }
     }
-}
-
-/// A socket under TLS or not, whose TCP side can be made to break.
-trait Socket: AsyncRead + AsyncWrite + Send + Unpin + 'static {
-    fn tcp(&self) -> &TcpStream;
-
-    /// Makes the drop of this socket a reset.
-    fn arm_reset(&self) {
-        let _ = self.tcp().set_zero_linger();
-    }
-}
-
-impl Socket for TcpStream {
-    fn tcp(&self) -> &TcpStream {
-        self
-    }
-}
-
-fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
-    let socket = TcpSocket::new_v4()?;
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    Ok(socket)
-}
-
-#[expect(clippy::disallowed_methods, reason = "aborted when the upstream is dropped")]
-fn open(listener: TcpListener, hub: Arc<Hub>) -> JoinHandle<()> {
-    tokio::spawn(async move {
-        while let Ok((socket, _)) = listener.accept().await {
-            let _ = socket.set_nodelay(true);
-            let link = hub.ledger.link();
-            let mut connections = lock(&hub.connections);
-            if reap(&mut connections) {
-                hub.ledger.book().panicked = true;
-            }
-            connections.spawn(serve(socket, Arc::clone(&hub), link));
-        }
-    })
-}
-
-/// Forgets the connections that have ended; whether one of them panicked.
-fn reap(connections: &mut JoinSet<()>) -> bool {
-    let mut panicked = false;
-    while let Some(ended) = connections.try_join_next() {
-        panicked |= ended.is_err_and(|error| error.is_panic());
-    }
-    panicked
-}
-
-async fn serve(mut socket: TcpStream, hub: Arc<Hub>, link: record::Link) {
-    let Some(tls) = &hub.tls else {
-        let mut buffer = BytesMut::new();
-        return match speaks_h2(&mut socket, &mut buffer, &link).await {
-            Ok(true) => h2::serve(socket, buffer, hub, link).await,
-            Ok(false) => wire::serve(socket, buffer, &hub, link).await,
-            Err(_) => {}
-        };
-    };
-    let Ok(socket) = tls.acceptor.accept(socket).await else { return };
-    if socket.get_ref().1.alpn_protocol() == Some(b"h2") {
-        h2::serve(socket, BytesMut::new(), hub, link).await;
-    } else {
-        wire::serve(socket, BytesMut::new(), &hub, link).await;
-    }
-}
-
-/// Whether the connection begins as HTTP/2 does. `PUT`, `POST` and `PATCH` share the first letter.
-async fn speaks_h2(socket: &mut TcpStream, buffer: &mut BytesMut, link: &record::Link) -> io::Result<bool> {
-    while buffer.is_empty() || (buffer.len() < 3 && b"PRI".starts_with(buffer)) {
-        tokio::select! {
-            () = link.closing() => return Err(io::ErrorKind::ConnectionAborted.into()),
-            read = socket.read_buf(buffer) => if read? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            },
-        }
-    }
-    Ok(buffer.starts_with(b"PRI"))
 }
 
 /// Resolves after `time` of the real clock, even where tokio's is paused.

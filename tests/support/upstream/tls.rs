@@ -44,7 +44,7 @@ impl Identity {
     }
 }
 
-impl super::Socket for TlsStream<TcpStream> {
+impl super::listen::Socket for TlsStream<TcpStream> {
     fn tcp(&self) -> &TcpStream {
         self.get_ref().0
     }

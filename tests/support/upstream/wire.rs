@@ -10,10 +10,11 @@ use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use super::Hub;
 use super::body::{Counter, Step};
+use super::listen::Socket;
 use super::record::{Link, Recorded, key_of};
 use super::script::{Afterwards, Answer, Body, Framing, Start};
-use super::{Hub, Socket};
 
 /// How much of a request's body is kept.
 pub(super) const KEPT: usize = 64 << 20;
