@@ -1,3 +1,6 @@
 //! What the integration tests share.
 
+#![cfg_attr(all(), allow(dead_code, unreachable_pub, reason = "each test uses its own part"))]
+
+pub mod proxy;
 pub mod upstream;
