@@ -13,6 +13,7 @@ const OTHERS: [(&str, &str, &str); 41] = [
     ("server", "graceful_shutdown_seconds", "0"),
     ("server", "shutdown_delay_seconds", "1"),
     ("server", "max_connections", "1"),
+    ("server", "replay_memory_bytes", "67108864"),
     ("server", "trusted_proxies", "[\"10.0.0.1\"]"),
     ("server", "cors_allowed_origins", "[\"*\"]"),
     ("upstream", "base_url", "\"http://localhost\""),
