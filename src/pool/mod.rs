@@ -32,6 +32,7 @@ use std::{
 
 use breaker::Breaker;
 pub use cooling::Reason;
+use effects::family;
 pub use line::LineFull;
 use line::Lines;
 use orders::Order;
@@ -56,8 +57,15 @@ pub struct Pool {
     rotations: Vec<Order>,
     /// Per model set: models some of whose keys rest for that model alone.
     overlays: Vec<HashMap<Box<str>, u32>>,
+    /// Rotations that no model uses.
+    vacant: Vec<u32>,
     lines: Lines,
     rng: fastrand::Rng,
+    /// Attempts so far.
+    attempts: u64,
+    /// How often a key or a host changed its state.
+    changes: u64,
+    /// Scratch space of a pick.
     aside: Vec<u32>,
 }
 
@@ -65,34 +73,20 @@ pub struct Pool {
 struct Host {
     origin: Origin,
     breaker: Breaker,
-    keys: usize,
+    slots: Vec<u32>,
+    /// How many credentials its keys are.
+    credentials: usize,
 }
 
 impl Pool {
     /// A pool over `keys`; requests without a model go to the keys at `home`, else to those at the first key's host.
     #[must_use]
-    pub fn new(settings: Settings, keys: Vec<Arc<Key>>, home: &Origin, rng: fastrand::Rng) -> Self {
-        let mut hosts: Vec<Host> = Vec::new();
-        let mut by_origin: HashMap<Origin, u32> = HashMap::new();
-        let mut twins: HashMap<Fingerprint, Vec<u32>> = HashMap::new();
-        let mut slots: Vec<Slot> = Vec::with_capacity(keys.len());
-        for key in keys {
-            let origin = key.settings().base.origin();
-            let host = *by_origin.entry(origin.clone()).or_insert_with(|| {
-                hosts.push(Host { origin: origin.clone(), breaker: Breaker::default(), keys: 0 });
-                index(hosts.len() - 1)
-            });
-            hosts[host as usize].keys += 1;
-            twins.entry(key.fingerprint()).or_default().push(index(slots.len()));
-            slots.push(Slot::new(key, host));
-        }
-        for family in twins.values().filter(|family| family.len() > 1) {
-            for &slot in family {
-                slots[slot as usize].twins = family.iter().copied().filter(|twin| *twin != slot).collect();
-            }
-        }
-        let home =
-            if by_origin.contains_key(home) { Some(home) } else { hosts.first().map(|host| &host.origin) };
+    pub fn new(mut settings: Settings, keys: Vec<Arc<Key>>, home: &Origin, rng: fastrand::Rng) -> Self {
+        let penalty = settings.unhealthy_penalty;
+        settings.unhealthy_penalty = if penalty.is_nan() { 1.0 } else { penalty.clamp(1.0, 1000.0) };
+        let (slots, hosts) = people(keys);
+        let known = hosts.iter().map(|host| &host.origin).find(|origin| *origin == home);
+        let home = known.or_else(|| hosts.first().map(|host| &host.origin));
         let keys = slots.iter().map(|slot| &*slot.key);
         let (routing, sets) = Routing::new(&keys, |key| Some(key.settings().base.origin()) == home);
         let by_identity =
@@ -105,14 +99,20 @@ impl Pool {
             routing,
             rotations: Vec::new(),
             overlays: vec![HashMap::new(); sets.len()],
+            vacant: Vec::new(),
             lines: Lines::default(),
             rng,
+            attempts: 0,
+            changes: 0,
             aside: Vec::new(),
         };
-        for slots in sets {
-            let order = pool.order(&slots, None);
+        for (set, members) in sets.iter().enumerate() {
+            let order = pool.order(members);
             pool.rotations.push(order);
             pool.lines.open();
+            for slot in members {
+                pool.slots[*slot as usize].sets.push(index(set));
+            }
         }
         pool
     }
@@ -141,27 +141,38 @@ impl Pool {
         let mut free_at = self.free_at(at, now, 0);
         if let Some(others) = self.routing.others().filter(|_| named && self.settings.others_step_in) {
             let at = self.rotation_of(others, want.model);
-            if let Some(grant) = self.pick(others, at, now, want) {
+            let ahead = self.lines.ahead(at, want.arrival);
+            if ahead.is_none()
+                && let Some(grant) = self.pick(others, at, now, want)
+            {
                 return Ok(grant);
             }
-            free_at = free_at.into_iter().chain(self.free_at(at, now, 0)).min();
+            let theirs = self.free_at(at, now, ahead.unwrap_or(0));
+            free_at = free_at.into_iter().chain(theirs).min();
         }
         Err(Exhausted { why: Why::NoneFree, free_at })
     }
 
-    /// Joins the line for a key; joining again keeps the place.
+    /// Joins the line for a key; joining again keeps the place. To be called at once when [`Pool::acquire`] has
+    /// refused: what becomes free between the two wakes nobody.
     ///
     /// # Errors
     /// [`LineFull`] when as many as the settings allow are waiting.
     pub fn join(&mut self, want: &Want<'_>) -> Result<(), LineFull> {
         let Some((set, _)) = self.routing.find(want.model) else { return Ok(()) };
         let at = self.rotation_of(set, want.model);
-        self.lines.join(at, want.arrival, self.settings.max_waiting.get())
+        self.lines.join(at, want.arrival, want.model, self.settings.max_waiting.get())
     }
 
-    /// Leaves the line. Returns who is now first in it, if that changed.
+    /// Leaves the line, whether with a key or without. Returns who should now ask: the next in it.
     pub fn leave(&mut self, arrival: Arrival) -> Option<Arrival> {
-        self.lines.leave(arrival)
+        let waiting = self.lines.waiting();
+        let next = self.lines.leave(arrival);
+        if next.is_none() && self.settings.others_step_in && self.lines.waiting() < waiting {
+            // Who may use the keys of another line too.
+            return self.lines.first();
+        }
+        next
     }
 
     /// How many wait.
@@ -182,18 +193,22 @@ impl Pool {
         let mut effects = Effects::default();
         self.slots[ticket.slot as usize].note_latency(latency);
         self.works(now, ticket, want, &mut effects);
+        ticket.heard = true;
+        self.changes += effects.transitions.len() as u64;
         effects
     }
 
     /// Takes a ticket back. `want` is the one it was granted for.
     pub fn settle(&mut self, now: Instant, mut ticket: Ticket, outcome: Outcome, want: &Want<'_>) -> Effects {
         let mut effects = Effects::default();
-        let at = ticket.slot as usize;
-        self.release(at);
+        self.release(ticket.slot);
         match outcome {
             Outcome::Good => {
-                self.slots[at].window.record(now, true);
-                self.works(now, &mut ticket, want, &mut effects);
+                self.slots[ticket.slot as usize].window.record(now, true);
+                // What its head showed was true then; that its body has ended says nothing of new attempts.
+                if !ticket.heard {
+                    self.works(now, &mut ticket, want, &mut effects);
+                }
             }
             Outcome::Harmless => {
                 // Who was asked as a probe and answered is alive.
@@ -203,43 +218,58 @@ impl Pool {
                 self.host_works(now, &mut ticket, &mut effects);
             }
             Outcome::Denied => {
-                self.slots[at].deny(now, want.purpose);
+                self.slots[ticket.slot as usize].deny(now, want.purpose);
+                // Whose permissions were looked up is alive.
+                if ticket.key_probe {
+                    self.key_works(&mut ticket, &mut effects);
+                }
                 self.host_works(now, &mut ticket, &mut effects);
             }
             Outcome::Rest { reason, model_only, named } => {
                 self.host_works(now, &mut ticket, &mut effects);
                 match want.model.filter(|_| model_only) {
-                    Some(model) => self.rest_for_model(now, &ticket, model, reason, named),
+                    Some(model) => {
+                        // A refusal for one model is no word against the key.
+                        if ticket.key_probe {
+                            self.key_works(&mut ticket, &mut effects);
+                        }
+                        self.rest_for_model(now, &ticket, model, reason, named, &mut effects);
+                    }
                     None => self.rest(now, &ticket, reason, named, &mut effects),
                 }
-                ticket.key_probe &= model_only;
-                ticket.model_probe &= !model_only;
             }
             Outcome::Failed => self.failed(now, &mut ticket, &mut effects),
             Outcome::HostFailed => self.host_failed(now, &mut ticket, &mut effects),
             Outcome::Abandoned => {}
         }
         self.return_probes(now, &ticket, want, &mut effects);
-        for twin in self.family(ticket.slot) {
+        for twin in family(&self.slots, ticket.slot) {
             if std::mem::take(&mut self.slots[twin as usize].awaited) {
                 self.tell(twin, &mut effects);
             }
         }
+        self.changes += effects.transitions.len() as u64;
         effects
     }
 
-    /// Lifts rests that began for this reason, from the keys named.
+    /// Lifts rests that began for this reason, from the keys named, for every model.
     pub fn lift(&mut self, keys: &[KeyIdentity], reason: Reason) -> Effects {
         let mut effects = Effects::default();
-        for slot in keys.iter().filter_map(|key| self.by_identity.get(key).copied()).collect::<Vec<_>>() {
-            for slot in self.family(slot) {
-                if self.slots[slot as usize].cooling.lift(reason) {
-                    let key = Arc::clone(&self.slots[slot as usize].key);
-                    effects.transitions.push(Transition::Recovered { key });
-                    self.tell(slot, &mut effects);
-                }
+        let named = keys.iter().filter_map(|key| self.by_identity.get(key).copied());
+        let mut slots: Vec<u32> = named.flat_map(|slot| family(&self.slots, slot)).collect();
+        slots.sort_unstable();
+        slots.dedup();
+        for slot in slots {
+            let lifted = self.slots[slot as usize].cooling.lift(reason);
+            if lifted {
+                let key = Arc::clone(&self.slots[slot as usize].key);
+                effects.transitions.push(Transition::Recovered { key });
+            }
+            if self.lift_for_models(slot, reason) || lifted {
+                self.tell(slot, &mut effects);
             }
         }
+        self.changes += effects.transitions.len() as u64;
         effects
     }
 
@@ -250,6 +280,38 @@ impl Pool {
             return false;
         };
         let breaker = &self.hosts[slot.host as usize].breaker;
-        breaker.is_closed() && slot.failing_since.is_some_and(|since| breaker.worked_since(since))
+        breaker.is_closed() && slot.failing.is_some_and(|failing| breaker.worked_since(failing.since))
     }
+}
+
+/// The keys with their hosts and their twins.
+fn people(keys: Vec<Arc<Key>>) -> (Vec<Slot>, Vec<Host>) {
+    let mut slots: Vec<Slot> = Vec::with_capacity(keys.len());
+    let mut hosts: Vec<Host> = Vec::new();
+    let mut by_origin: HashMap<Origin, u32> = HashMap::new();
+    // A secret is a credential where it is sent: a placeholder that two servers accept is two.
+    let mut twins: HashMap<(u32, Fingerprint), Vec<u32>> = HashMap::new();
+    for key in keys {
+        let at = index(slots.len());
+        let origin = key.settings().base.origin();
+        let host = *by_origin.entry(origin.clone()).or_insert_with(|| {
+            let breaker = Breaker::default();
+            hosts.push(Host { origin: origin.clone(), breaker, slots: Vec::new(), credentials: 0 });
+            index(hosts.len() - 1)
+        });
+        hosts[host as usize].slots.push(at);
+        twins.entry((host, key.fingerprint())).or_default().push(at);
+        slots.push(Slot::new(key, host, at));
+    }
+    for ((host, _), family) in twins {
+        hosts[host as usize].credentials += 1;
+        if family.len() > 1 {
+            let family: Arc<[u32]> = family.into();
+            for &slot in &*family {
+                slots[slot as usize].credential = family[0];
+                slots[slot as usize].twins = Some(Arc::clone(&family));
+            }
+        }
+    }
+    (slots, hosts)
 }
