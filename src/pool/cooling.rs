@@ -192,7 +192,7 @@ impl Cooling {
     pub(super) fn succeeded(&mut self, started: Instant) -> bool {
         match self.rest {
             // It says nothing about a rest that began after it was sent.
-            Some(rest) if rest.since > started => false,
+            Some(rest) if rest.since >= started => false,
             Some(_) => {
                 *self = Self::default();
                 true

@@ -109,8 +109,12 @@ impl Lines {
         self.lines.iter().filter_map(|line| line.first().copied()).min()
     }
 
+    pub(super) fn length(&self, line: u32) -> usize {
+        self.lines[line as usize].len()
+    }
+
     pub(super) fn is_empty(&self, line: u32) -> bool {
-        self.lines[line as usize].is_empty()
+        self.length(line) == 0
     }
 
     pub(super) fn waiting(&self) -> usize {

@@ -141,13 +141,14 @@ impl Pool {
         let mut free_at = self.free_at(at, now, 0);
         if let Some(others) = self.routing.others().filter(|_| named && self.settings.others_step_in) {
             let at = self.rotation_of(others, want.model);
-            let ahead = self.lines.ahead(at, want.arrival);
-            if ahead.is_none()
+            // They step in with what they have to spare: nothing, while anyone waits for them.
+            let ahead = self.lines.length(at);
+            if ahead == 0
                 && let Some(grant) = self.pick(others, at, now, want)
             {
                 return Ok(grant);
             }
-            let theirs = self.free_at(at, now, ahead.unwrap_or(0));
+            let theirs = self.free_at(at, now, ahead);
             free_at = free_at.into_iter().chain(theirs).min();
         }
         Err(Exhausted { why: Why::NoneFree, free_at })

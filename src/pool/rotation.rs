@@ -341,6 +341,38 @@ impl Rotation {
     }
 }
 
+#[cfg(test)]
+impl Rotation {
+    /// Every member stands in exactly one place, and who is parked until told is `awaited`.
+    pub(super) fn assert_whole(&self, awaited: impl Fn(u32) -> bool) {
+        let count = |lane: &Lane| lane.ready.len() + lane.trial.len() + lane.parked.len();
+        let mut told = 0;
+        for (at, member) in self.members.iter().enumerate() {
+            let lane = &self.lanes[member.lane as usize];
+            let at = index(at);
+            match member.place {
+                Place::Ready => assert!(lane.ready.iter().any(|turn| {
+                    (turn.member, turn.entered) == (at, member.entered) && turn.deadline.0 == member.deadline
+                })),
+                Place::Trial => assert!(lane.trial.contains(&(member.entered, at))),
+                Place::Parked(Until::Moment(until)) => {
+                    assert!(lane.parked.contains(&(until, at)));
+                    assert!(self.next_moment.is_some_and(|next| next <= until));
+                }
+                Place::Parked(Until::Told) => {
+                    assert!(awaited(member.slot));
+                    told += 1;
+                }
+            }
+            assert!(member.deadline.is_finite());
+        }
+        assert_eq!(self.lanes.iter().map(count).sum::<usize>() + told, self.members.len());
+        assert_eq!(self.lanes.iter().map(|lane| lane.trial.len()).sum::<usize>(), self.on_trial);
+        assert_eq!(self.order.len(), self.lanes.iter().filter(|lane| !lane.ready.is_empty()).count());
+        assert!(self.lanes.iter().all(|lane| lane.listed == lane.ready.peek().map(|turn| turn.deadline)));
+    }
+}
+
 pub(super) fn index(at: usize) -> u32 {
     u32::try_from(at).expect("fewer than 2^32 keys")
 }
