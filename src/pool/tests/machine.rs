@@ -1,19 +1,12 @@
-//! Random sequences of operations against a naive model: it scans all keys each time, and parks and orders nothing.
-
-use std::collections::{BTreeMap, BTreeSet};
+//! Random sequences of operations, each answer checked against a naive model.
 
 use proptest::{prelude::*, strategy::Strategy as Generate};
 
-use super::*;
-use crate::{
-    pool::{
-        self,
-        breaker::Breaker,
-        cooling::{Cooling, Leave},
-        slot::{FAILURES_TO_REST, Failing},
-    },
-    rate::Gcra,
+use super::{
+    naive::{Waiter, World},
+    *,
 };
+use crate::pool;
 
 const MODELS: [Option<&str>; 5] = [None, Some("m1"), Some("m1-mini"), Some("m2"), Some("x")];
 
@@ -121,142 +114,7 @@ fn settings() -> impl Generate<Value = Settings> {
     })
 }
 
-/// One key of the model.
-struct Naive {
-    key: Arc<Key>,
-    host: usize,
-    credential: usize,
-    cooling: Cooling,
-    gcra: Gcra,
-    failing: Option<Failing>,
-    out: u32,
-}
-
-struct Out {
-    ticket: Ticket,
-    id: u64,
-    key: usize,
-    set: Vec<usize>,
-    model: Option<&'static str>,
-    arrival: Arrival,
-    started: Instant,
-    tried: Vec<KeyIdentity>,
-    heard: bool,
-    probes: [bool; 3],
-    /// Whether the key it was granted was resting until a probe succeeds.
-    proves: bool,
-}
-
-/// Somebody who waits.
-struct Waiter {
-    model: Option<&'static str>,
-    tried: Vec<KeyIdentity>,
-    /// What it was told last. `None`: it was woken and will ask.
-    asleep: Option<Exhausted>,
-}
-
-struct World {
-    pool: Pool,
-    settings: Settings,
-    now: Instant,
-    keys: Vec<Naive>,
-    breakers: Vec<Breaker>,
-    origins: Vec<Origin>,
-    for_model: BTreeMap<(Vec<usize>, &'static str), BTreeMap<usize, Cooling>>,
-    out: Vec<Out>,
-    waiting: BTreeMap<Arrival, Waiter>,
-    granted: u64,
-}
-
 impl World {
-    fn new(settings: Settings, entries: Vec<Entry>, seed: u64) -> Self {
-        let all = keys(entries);
-        let home = BaseUrl::parse("https://two.test").unwrap();
-        let pool = Pool::new(settings.clone(), all.clone(), home.origin(), fastrand::Rng::with_seed(seed));
-        let mut origins: Vec<Origin> = Vec::new();
-        let mut naive: Vec<Naive> = Vec::new();
-        for key in all {
-            let origin = key.settings().base.origin();
-            let host = origins.iter().position(|known| known == origin).unwrap_or_else(|| {
-                origins.push(origin.clone());
-                origins.len() - 1
-            });
-            let twin = naive.iter().position(|k| k.key.fingerprint() == key.fingerprint() && k.host == host);
-            let credential = twin.unwrap_or(naive.len());
-            let (cooling, gcra) = (Cooling::default(), Gcra::default());
-            naive.push(Naive { key, host, credential, cooling, gcra, failing: None, out: 0 });
-        }
-        let breakers = vec![Breaker::default(); origins.len()];
-        let now = Clock::system().now().mono + Duration::from_secs(24 * 3600);
-        Self {
-            pool,
-            settings,
-            now,
-            keys: naive,
-            breakers,
-            origins,
-            for_model: BTreeMap::new(),
-            out: Vec::new(),
-            waiting: BTreeMap::new(),
-            granted: 0,
-        }
-    }
-
-    fn keys_where(&self, test: impl Fn(&Naive) -> bool) -> Vec<usize> {
-        (0..self.keys.len()).filter(|key| test(&self.keys[*key])).collect()
-    }
-
-    /// The sets that may serve `model`, in order of preference.
-    fn sets(&self, model: Option<&str>) -> Vec<Vec<usize>> {
-        let Some(model) = model else {
-            let home = self.origins.iter().position(|origin| origin.to_string() == "https://two.test");
-            return vec![self.keys_where(|key| key.host == home.unwrap_or(0))];
-        };
-        let named = self.keys_where(|key| key.key.settings().models.names(model));
-        let others = self.keys_where(|key| key.key.settings().models.serves_others());
-        let both = if named.is_empty() {
-            vec![others]
-        } else if self.settings.others_step_in {
-            vec![named, others]
-        } else {
-            vec![named]
-        };
-        both.into_iter().filter(|set| !set.is_empty()).collect()
-    }
-
-    fn family(&self, key: usize) -> Vec<usize> {
-        let credential = self.keys[key].credential;
-        self.keys_where(|other| other.credential == credential)
-    }
-
-    fn leave(&self, key: usize, set: &[usize], model: Option<&'static str>) -> Leave {
-        let this = &self.keys[key];
-        let mut leave = this.cooling.leave(self.now).and(self.breakers[this.host].leave(self.now));
-        let out: u32 = self.family(key).iter().map(|twin| self.keys[*twin].out).sum();
-        if this.key.settings().max_in_flight.is_some_and(|most| out >= most.get()) {
-            leave = Leave::Blocked;
-        }
-        if let Some(rate) = this.key.settings().rate {
-            let free = this.gcra.free_at(rate, self.now);
-            if free > self.now {
-                leave = leave.and(Leave::NotBefore(free));
-            }
-        }
-        let cooling =
-            model.and_then(|model| self.for_model.get(&(set.to_vec(), model))).and_then(|by| by.get(&key));
-        leave.and(cooling.map_or(Leave::Free, |cooling| cooling.leave(self.now)))
-    }
-
-    /// When, without anything else happening, one of `set` may serve.
-    fn free_at(&self, set: &[usize], model: Option<&'static str>) -> Option<Instant> {
-        let moments = set.iter().filter_map(|key| match self.leave(*key, set, model) {
-            Leave::Free | Leave::Probe => Some(self.now),
-            Leave::NotBefore(until) => Some(until),
-            Leave::Blocked => None,
-        });
-        moments.min()
-    }
-
     fn line(&self, model: Option<&str>) -> Option<u32> {
         let (set, _) = self.pool.routing.find(model)?;
         Some(self.pool.rotation_of(set, model))
@@ -335,106 +193,10 @@ impl World {
         }
     }
 
-    fn note_grant(
-        &mut self,
-        ticket: Ticket,
-        key: usize,
-        set: Vec<usize>,
-        model: Option<&'static str>,
-        arrival: Arrival,
-        tried: &[KeyIdentity],
-    ) {
-        let (now, id) = (self.now, self.granted);
-        let mut probes = [false; 3];
-        let proves = self.keys[key].cooling.leave(now) == Leave::Probe;
-        self.keys[key].out += 1;
-        if self.breakers[self.keys[key].host].leave(now) == Leave::Probe {
-            self.breakers[self.keys[key].host].probe_sent();
-            probes[2] = true;
-        }
-        // A probe only where the granted key itself needs one.
-        let leave = {
-            let by_model = model.and_then(|model| self.for_model.get(&(set.clone(), model)));
-            let for_model = by_model.and_then(|by| by.get(&key)).map_or(Leave::Free, |it| it.leave(now));
-            self.keys[key].cooling.leave(now).and(for_model)
-        };
-        for twin in self.family(key) {
-            if let Some(rate) = self.keys[twin].key.settings().rate {
-                self.keys[twin].gcra.charge(rate, now);
-            }
-            if leave != Leave::Probe {
-                continue;
-            }
-            if self.keys[twin].cooling.leave(now) == Leave::Probe {
-                self.keys[twin].cooling.probe_sent(id);
-                probes[0] = true;
-            }
-            let by_model = model.and_then(|model| self.for_model.get_mut(&(set.clone(), model)));
-            if let Some(cooling) = by_model.and_then(|by| by.get_mut(&twin))
-                && cooling.leave(now) == Leave::Probe
-            {
-                cooling.probe_sent(id);
-                probes[1] = true;
-            }
-        }
-        let started = now;
-        let tried = tried.to_vec();
-        let same_host = |out: &Out| self.keys[out.key].host == self.keys[key].host;
-        assert!(!proves || !self.out.iter().any(|out| out.proves && out.key == key), "two probes of one key");
-        assert!(!probes[2] || !self.out.iter().any(|out| out.probes[2] && same_host(out)), "two of one host");
-        self.out.push(Out {
-            ticket,
-            id,
-            key,
-            set,
-            model,
-            arrival,
-            started,
-            tried,
-            heard: false,
-            probes,
-            proves,
-        });
-    }
-
     fn woken(&mut self, arrivals: impl IntoIterator<Item = Arrival>) {
         for arrival in arrivals {
             self.waiting.get_mut(&arrival).expect("only who waits is woken").asleep = None;
         }
-    }
-
-    /// Its rest is over: a probe that is out is now an attempt like any other.
-    fn no_longer_probed(&mut self, key: usize) {
-        self.out.iter_mut().filter(|out| out.key == key).for_each(|out| out.proves = false);
-    }
-
-    fn key_works(&mut self, out: &mut Out) {
-        self.keys[out.key].failing = None;
-        (out.probes[0], out.proves) = (false, false);
-        for twin in self.family(out.key) {
-            if self.keys[twin].cooling.succeeded(out.started) {
-                self.no_longer_probed(twin);
-            }
-            self.keys[twin].cooling.probe_back(out.id);
-        }
-    }
-
-    fn works(&mut self, out: &mut Out) {
-        self.key_works(out);
-        out.probes[1] = false;
-        for twin in self.family(out.key) {
-            let by_model = out.model.and_then(|model| self.for_model.get_mut(&(out.set.clone(), model)));
-            if let Some(cooling) = by_model.and_then(|by| by.get_mut(&twin)) {
-                cooling.succeeded(out.started);
-                cooling.probe_back(out.id);
-            }
-        }
-        self.host_works(out);
-    }
-
-    fn host_works(&mut self, out: &mut Out) {
-        self.breakers[self.keys[out.key].host].succeeded(self.now, out.started);
-        out.probes[2] = false;
     }
 
     fn heard(&mut self, which: usize) {
@@ -501,7 +263,7 @@ impl World {
         for cooling in self.keys.iter_mut().map(|key| &mut key.cooling) {
             cooling.probe_back(out.id);
         }
-        for cooling in self.for_model.values_mut().flat_map(BTreeMap::values_mut) {
+        for cooling in self.for_model.values_mut().flat_map(|by_key| by_key.values_mut()) {
             cooling.probe_back(out.id);
         }
         if out.probes[2] {
@@ -510,41 +272,6 @@ impl World {
         self.woken(effects.wake);
         out.tried.push(self.keys[key].key.identity());
         Some((out.arrival, out.model, out.tried))
-    }
-
-    fn credentials(&self, host: usize) -> BTreeSet<usize> {
-        self.keys.iter().filter(|key| key.host == host).map(|key| key.credential).collect()
-    }
-
-    fn failed(&mut self, out: &Out) {
-        let (now, this) = (self.now, &self.keys[out.key]);
-        let breaker = &self.breakers[this.host];
-        let before = this.failing.filter(|failing| !breaker.opened_since(failing.since));
-        let in_service = |key: &&Naive| {
-            key.host == this.host && key.credential != this.credential && key.cooling.leave(now).is_granted()
-        };
-        let alone = self.keys.iter().filter(in_service).count() == 0;
-        let witnessed = breaker.worked_since(before.map_or(out.started, |failing| failing.last));
-        let local = breaker.is_closed() && (witnessed || alone);
-        let closed = breaker.is_closed();
-        let count = before.map_or(1, |failing| failing.count + u32::from(local));
-        let since = before.map_or(out.started, |failing| failing.since);
-        let this = &mut self.keys[out.key];
-        this.failing = Some(Failing { count, since, last: now });
-        if out.probes[0] && closed {
-            this.cooling.probe_failed(now, out.started);
-        } else if local && count >= FAILURES_TO_REST {
-            this.cooling.begin(now, out.started, Reason::Failing, None);
-        }
-    }
-
-    fn host_failed(&mut self, out: &mut Out) {
-        let Naive { host, credential, .. } = self.keys[out.key];
-        let credentials = self.credentials(host).len();
-        let credential = u32::try_from(credential).unwrap();
-        if self.breakers[host].failed(self.now, credential, credentials, out.probes[2]).is_some() {
-            out.probes[2] = false;
-        }
     }
 
     fn lift(&mut self, key: usize, reason: Reason) {
@@ -561,8 +288,8 @@ impl World {
         self.woken(effects.wake);
     }
 
-    fn apply(&mut self, op: Op) {
-        match op {
+    fn apply(&mut self, op: &Op) {
+        match *op {
             Op::Arrive { model } => {
                 let arrival = self.pool.arrive();
                 self.ask(arrival, MODELS[model], &[]);
@@ -655,7 +382,7 @@ proptest! {
     ) {
         let mut world = World::new(settings, entries, seed);
         for op in ops {
-            world.apply(op);
+            world.apply(&op);
         }
         while !world.out.is_empty() {
             world.settle(0, Outcome::Abandoned);

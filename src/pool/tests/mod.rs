@@ -1,7 +1,10 @@
 //! What the pool promises, over examples and over random sequences of operations.
 
 mod examples;
+mod lines;
 mod machine;
+mod naive;
+mod outages;
 mod properties;
 mod strategies;
 
@@ -18,6 +21,7 @@ use crate::{
     types::{BaseUrl, KeySettings, ModelSet, PoolName, Secret},
 };
 
+pub(super) const TWO: &str = "https://two.test";
 pub(super) const MS: Duration = Duration::from_millis(1);
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 

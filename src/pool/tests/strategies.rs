@@ -66,7 +66,7 @@ fn a_degraded_key_gets_its_fraction_of_a_healthy_ones_share() {
             let (key, ticket) = bench.take();
             counts[key] += usize::from(n > 2_000);
             // Two of three fail, never three in a row.
-            let bad = key == 2 && bench.pool.slots[2].used % 3 != 0;
+            let bad = key == 2 && !bench.pool.slots[2].used.is_multiple_of(3);
             let _ = bench.settle(ticket, if bad { Outcome::Failed } else { Outcome::Good });
         }
         assert_near(&counts, &[1.0, 1.0, penalty.recip(), 1.0], 0.1);
