@@ -227,7 +227,7 @@ impl Rotation {
     /// It had its turn and moves on by `step`.
     pub(super) fn served(&mut self, member: u32, step: f64) {
         let this = &mut self.members[member as usize];
-        // Who was passed over for long gains no more by it than its one turn.
+        // Who rested or was passed over for long gains no more by it than to be next.
         self.clock = self.clock.max(this.deadline);
         self.turn_ends(member, self.clock + step);
     }
@@ -285,7 +285,7 @@ impl Rotation {
         }
     }
 
-    /// A member that is parked or on trial is ready. It gains nothing by its absence.
+    /// A member that is parked or on trial is ready.
     pub(super) fn unpark(&mut self, member: u32) {
         let this = &mut self.members[member as usize];
         let lane = &mut self.lanes[this.lane as usize];
@@ -300,7 +300,6 @@ impl Rotation {
             }
             Place::Parked(Until::Told) => {}
         }
-        this.deadline = this.deadline.max(self.clock);
         self.enter(member);
     }
 

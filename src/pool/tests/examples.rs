@@ -108,6 +108,32 @@ fn a_rest_for_one_model_leaves_the_others_alone() {
 }
 
 #[test]
+fn rests_for_more_models_than_are_remembered_give_up_the_soonest_to_end() {
+    let names: Vec<&'static str> = (0..400).map(|n| &*format!("m{n}").leak()).collect();
+    let mut bench = Bench::new(vec![Entry::new("a").models(&["m*"]), Entry::new("b").models(&["m*"])]);
+    let mut out = Vec::new();
+    for name in &names {
+        bench.model = Some(name);
+        out.push(bench.take());
+    }
+    for (n, (name, (_, ticket))) in names.iter().zip(out).enumerate() {
+        bench.model = Some(name);
+        let _ = bench.settle(ticket, for_model(Reason::RateLimited, 100 + n as u64));
+    }
+    assert_eq!(bench.pool.rotations.len(), 1 + 256);
+    let mut resting = |name| {
+        bench.model = Some(name);
+        let shares = bench.shares(4);
+        shares.contains(&0)
+    };
+    assert!(names[400 - 256..].iter().all(|name| resting(name)));
+    assert!(!names[..400 - 256].iter().any(|name| resting(name)));
+    for order in &bench.pool.rotations {
+        order.rotation.assert_whole(|slot| bench.pool.slots[slot as usize].awaited);
+    }
+}
+
+#[test]
 fn three_failures_in_a_row_rest_a_key_until_one_probe_succeeds() {
     let mut bench = Bench::new(Entry::many(3));
     bench.shares(3);
