@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::pace::Pace;
+
 /// Why a key rests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reason {
@@ -68,6 +70,8 @@ pub(super) struct Cooling {
     /// Rests since the last success: each without a named end is twice as long as the one before.
     strikes: u32,
     probe: Probe,
+    /// What rate limits have taught; it outlasts the rests.
+    pace: Option<Box<Pace>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -120,6 +124,14 @@ impl Leave {
 
 impl Cooling {
     pub(super) fn leave(&self, now: Instant) -> Leave {
+        match self.pace.as_ref().map(|pace| pace.free_at(now)) {
+            Some(free) if free > now => self.rested(now).and(Leave::NotBefore(free)),
+            _ => self.rested(now),
+        }
+    }
+
+    /// The same without the pace.
+    fn rested(&self, now: Instant) -> Leave {
         match (self.rest, self.probe) {
             (None, _) => Leave::Free,
             (Some(rest), _) if rest.until > now => Leave::NotBefore(rest.until),
@@ -153,6 +165,12 @@ impl Cooling {
     ) -> bool {
         // "Come back at once" after a refusal is no answer.
         let named = named.filter(|wait| !wait.is_zero());
+        if let Some(wait) = named.filter(|_| reason == Reason::RateLimited) {
+            match &mut self.pace {
+                Some(pace) => pace.refused(now, started, wait),
+                None => self.pace = Some(Box::new(Pace::new(now, wait))),
+            }
+        }
         let known = self.rest.is_some_and(|rest| rest.since >= started && rest.reason == reason);
         if known && named.is_none() {
             return false;
@@ -189,12 +207,15 @@ impl Cooling {
     }
 
     /// An attempt that `started` then went well. True if that ended a rest.
-    pub(super) fn succeeded(&mut self, started: Instant) -> bool {
+    pub(super) fn succeeded(&mut self, now: Instant, started: Instant) -> bool {
+        if self.pace.as_mut().is_some_and(|pace| !pace.passed(now, started)) {
+            self.pace = None;
+        }
         match self.rest {
             // It says nothing about a rest that began after it was sent.
             Some(rest) if rest.since >= started => false,
             Some(_) => {
-                *self = Self::default();
+                self.end();
                 true
             }
             None => {
@@ -202,6 +223,27 @@ impl Cooling {
                 false
             }
         }
+    }
+
+    fn end(&mut self) {
+        (self.rest, self.strikes, self.probe) = (None, 0, Probe::NotNeeded);
+    }
+
+    /// An attempt is made.
+    pub(super) fn granted(&mut self, now: Instant) {
+        if let Some(pace) = &mut self.pace {
+            pace.granted(now);
+        }
+    }
+
+    /// Whether it serves, or rests for its pace alone.
+    pub(super) fn is_in_service(&self, now: Instant) -> bool {
+        self.rested(now) == Leave::Free || self.interval().is_some()
+    }
+
+    /// The distance kept between attempts.
+    pub(super) fn interval(&self) -> Option<Duration> {
+        self.pace.as_ref()?.interval()
     }
 
     pub(super) fn probe_sent(&mut self, attempt: u64) {
@@ -221,7 +263,7 @@ impl Cooling {
     pub(super) fn lift(&mut self, reason: Reason) -> bool {
         let lifted = self.rest.is_some_and(|rest| rest.reason == reason);
         if lifted {
-            *self = Self::default();
+            self.end();
         }
         lifted
     }
@@ -276,9 +318,10 @@ mod tests {
         let now = Clock::system().now().mono;
         let mut cooling = Cooling::default();
         cooling.begin(now + SECOND, now, Reason::RateLimited, Some(SECOND * 30));
-        assert!(!cooling.succeeded(now));
+        assert!(!cooling.succeeded(now + SECOND * 2, now));
         assert_eq!(cooling.leave(now + SECOND * 2), Leave::NotBefore(now + SECOND * 31));
-        assert!(cooling.succeeded(now + SECOND * 31));
+        let back = now + SECOND * 31;
+        assert!(cooling.succeeded(back, back));
         assert_eq!(cooling.leave(now + SECOND * 2), Leave::Free);
     }
 

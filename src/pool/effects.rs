@@ -21,17 +21,17 @@ impl Pool {
         want: &Want<'_>,
         effects: &mut Effects,
     ) {
-        self.key_works(ticket, effects);
-        self.model_works(ticket, want, effects);
+        self.key_works(now, ticket, effects);
+        self.model_works(now, ticket, want, effects);
         self.host_works(now, ticket, effects);
     }
 
-    pub(super) fn key_works(&mut self, ticket: &mut Ticket, effects: &mut Effects) {
+    pub(super) fn key_works(&mut self, now: Instant, ticket: &mut Ticket, effects: &mut Effects) {
         self.slots[ticket.slot as usize].failing = None;
         ticket.key_probe = false;
         for twin in family(&self.slots, ticket.slot) {
             let slot = &mut self.slots[twin as usize];
-            let recovered = slot.cooling.succeeded(ticket.started);
+            let recovered = slot.cooling.succeeded(now, ticket.started);
             if recovered {
                 effects.transitions.push(Transition::Recovered { key: Arc::clone(&slot.key) });
             }
@@ -41,7 +41,7 @@ impl Pool {
         }
     }
 
-    fn model_works(&mut self, ticket: &mut Ticket, want: &Want<'_>, effects: &mut Effects) {
+    fn model_works(&mut self, now: Instant, ticket: &mut Ticket, want: &Want<'_>, effects: &mut Effects) {
         ticket.model_probe = false;
         let at = self.rotation_of(ticket.set, want.model);
         if !self.is_overlay(at) {
@@ -51,7 +51,7 @@ impl Pool {
             let rotation = &mut self.rotations[at as usize].rotation;
             let Some(member) = rotation.member_of(twin) else { continue };
             let Some(cooling) = rotation.members[member as usize].cooling.as_deref_mut() else { continue };
-            let recovered = cooling.succeeded(ticket.started);
+            let recovered = cooling.succeeded(now, ticket.started);
             if cooling.probe_back(ticket.id) || recovered {
                 self.tell(twin, effects);
             }

@@ -14,6 +14,7 @@ mod effects;
 mod line;
 mod orders;
 mod outcome;
+mod pace;
 mod pick;
 mod rotation;
 mod routing;
@@ -222,7 +223,7 @@ impl Pool {
                 self.slots[ticket.slot as usize].deny(now, want.purpose);
                 // Whose permissions were looked up is alive.
                 if ticket.key_probe {
-                    self.key_works(&mut ticket, &mut effects);
+                    self.key_works(now, &mut ticket, &mut effects);
                 }
                 self.host_works(now, &mut ticket, &mut effects);
             }
@@ -232,7 +233,7 @@ impl Pool {
                     Some(model) => {
                         // A refusal for one model is no word against the key.
                         if ticket.key_probe {
-                            self.key_works(&mut ticket, &mut effects);
+                            self.key_works(now, &mut ticket, &mut effects);
                         }
                         self.rest_for_model(now, &ticket, model, reason, named, &mut effects);
                     }

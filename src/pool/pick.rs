@@ -12,6 +12,7 @@ use super::{
     orders::chance,
     rotation::{Lane, Member, Until},
 };
+use crate::rate::Rate;
 
 /// Below this health a key is degraded.
 const DEGRADED: f64 = 0.75;
@@ -191,8 +192,24 @@ impl Pool {
         if leave == Leave::Probe {
             self.send_probe(at, now, &mut ticket);
         }
+        self.keep_pace(at, now, slot_at);
         self.move_on(at, member, now);
         Grant { key, ticket }
+    }
+
+    /// The attempt counts against what rate limits have taught about the credential.
+    fn keep_pace(&mut self, at: u32, now: Instant, slot: u32) {
+        let overlay = self.is_overlay(at);
+        for twin in family(&self.slots, slot) {
+            self.slots[twin as usize].cooling.granted(now);
+            let rotation = &mut self.rotations[at as usize].rotation;
+            if overlay
+                && let Some(member) = rotation.member_of(twin)
+                && let Some(cooling) = rotation.members[member as usize].cooling.as_deref_mut()
+            {
+                cooling.granted(now);
+            }
+        }
     }
 
     /// The attempt is the probe of the rests that have ended, of every entry of the credential.
@@ -300,17 +317,19 @@ impl Pool {
         {
             return pace;
         }
-        let in_service = order.rotation.members.iter().filter(|member| {
-            let slot = &self.slots[member.slot as usize];
-            slot.cooling.leave(now).and(member.cooling.as_ref().map_or(Leave::Free, |it| it.leave(now)))
-                == Leave::Free
-        });
-        let per_second: Option<f64> = in_service
-            .map(|member| {
+        let members = order.rotation.members.iter();
+        let per_second: Option<f64> = members
+            .filter_map(|member| {
                 let slot = &self.slots[member.slot as usize];
+                let cooling = || std::iter::once(&slot.cooling).chain(member.cooling.as_deref());
+                if !cooling().all(|cooling| cooling.is_in_service(now)) {
+                    return None;
+                }
+                let own = slot.key.settings().rate.map(Rate::interval);
+                let interval = own.into_iter().chain(cooling().filter_map(Cooling::interval)).max();
                 #[expect(clippy::cast_precision_loss, reason = "fewer than 2^32 keys")]
                 let entries = slot.twins.as_ref().map_or(1, |twins| twins.len()) as f64;
-                Some((slot.key.settings().rate?.interval().as_secs_f64() * entries).recip())
+                Some(interval.map(|interval| (interval.as_secs_f64() * entries).recip()))
             })
             .sum();
         let pace = per_second.filter(|rate| *rate > 0.0).map_or(0.0, f64::recip);

@@ -190,6 +190,13 @@ impl World {
                 probes[1] = true;
             }
         }
+        for twin in self.family(key) {
+            self.keys[twin].cooling.granted(now);
+            let by_model = model.and_then(|model| self.for_model.get_mut(&(set.clone(), model)));
+            if let Some(cooling) = by_model.and_then(|by| by.get_mut(&twin)) {
+                cooling.granted(now);
+            }
+        }
         let started = now;
         let tried = tried.to_vec();
         let same_host = |out: &Out| self.keys[out.key].host == self.keys[key].host;
@@ -219,7 +226,7 @@ impl World {
         self.keys[out.key].failing = None;
         (out.probes[0], out.proves) = (false, false);
         for twin in self.family(out.key) {
-            if self.keys[twin].cooling.succeeded(out.started) {
+            if self.keys[twin].cooling.succeeded(self.now, out.started) {
                 self.no_longer_probed(twin);
             }
             self.keys[twin].cooling.probe_back(out.id);
@@ -232,7 +239,7 @@ impl World {
         for twin in self.family(out.key) {
             let by_model = out.model.and_then(|model| self.for_model.get_mut(&(out.set.clone(), model)));
             if let Some(cooling) = by_model.and_then(|by| by.get_mut(&twin)) {
-                cooling.succeeded(out.started);
+                cooling.succeeded(self.now, out.started);
                 cooling.probe_back(out.id);
             }
         }
