@@ -88,12 +88,12 @@ impl Proxy {
         self.metric(&format!(r#"key_cycle_keys{{pool="default",state="{state}"}}"#)).await as usize
     }
 
-    /// The health of each key.
+    /// The health of each key, in no order.
     pub async fn healths(&self) -> Vec<f64> {
         self.values("key_cycle_key_health{").await
     }
 
-    /// Whether requests are sent to each host.
+    /// Whether requests are sent to each host, in no order.
     pub async fn open_hosts(&self) -> Vec<bool> {
         self.values("key_cycle_host_open{").await.into_iter().map(|open| open == 1.0).collect()
     }
