@@ -27,7 +27,7 @@ struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Log {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
+        self.0.lock().expect("no writer panics").extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
@@ -232,10 +232,10 @@ async fn no_path_leads_out_of_the_base() {
 
 async fn raw(proxy: &Proxy, request: &str) -> String {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let mut socket = tokio::net::TcpStream::connect(proxy.address()).await.unwrap();
-    socket.write_all(request.as_bytes()).await.unwrap();
+    let mut socket = tokio::net::TcpStream::connect(proxy.address()).await.expect("the proxy listens");
+    socket.write_all(request.as_bytes()).await.expect("the proxy reads");
     let mut answer = String::new();
-    socket.read_to_string(&mut answer).await.unwrap();
+    socket.read_to_string(&mut answer).await.expect("the proxy answers in text");
     answer
 }
 
