@@ -35,22 +35,22 @@ proxy's own; a code in *italics* came from the upstream.
 /// How a key fails.
 #[derive(Clone)]
 enum Fault {
-    Answers(Answer),
+    Answers(Box<Answer>),
     Hangs,
     Refuses,
 }
 
 /// Every row, in the order of the page.
 fn faults() -> Vec<(&'static str, Fault)> {
-    let error = |status, kind, code| {
-        Fault::Answers(Answer::status(status).error(kind, code, "The upstream's own words."))
-    };
+    let answers = |answer| Fault::Answers(Box::new(answer));
+    let error =
+        |status, kind, code| answers(Answer::status(status).error(kind, code, "The upstream's own words."));
     let limited = Answer::status(429).error("requests", "rate_limit_exceeded", "Slow down.");
     vec![
-        ("429 with Retry-After", Fault::Answers(limited.clone().retry_after(20))),
-        ("429 without Retry-After", Fault::Answers(limited)),
-        ("429, quota spent", Fault::Answers(Answer::out_of_quota())),
-        ("401, key invalid", Fault::Answers(Answer::revoked())),
+        ("429 with Retry-After", answers(limited.clone().retry_after(20))),
+        ("429 without Retry-After", answers(limited)),
+        ("429, quota spent", answers(Answer::out_of_quota())),
+        ("401, key invalid", answers(Answer::revoked())),
         ("401 for no named reason", error(401, "odd", "")),
         ("402", error(402, "billing", "")),
         ("403 for no named reason", error(403, "odd", "")),
@@ -60,7 +60,7 @@ fn faults() -> Vec<(&'static str, Fault)> {
         ("500", error(500, "server_error", "")),
         ("503", error(503, "server_error", "")),
         ("529, overloaded", error(529, "overloaded_error", "")),
-        ("connection reset", Fault::Answers(Answer::ok().reset_before_head())),
+        ("connection reset", answers(Answer::ok().reset_before_head())),
         ("no answer in time", Fault::Hangs),
         ("connection refused", Fault::Refuses),
     ]
@@ -73,7 +73,7 @@ async fn outcome(fault: &Fault, failing: usize) -> Got {
     dead.stop().await;
     for key in &KEYS[..failing] {
         match fault {
-            Fault::Answers(answer) => upstream.key(key).always(answer.clone()),
+            Fault::Answers(answer) => upstream.key(key).always((**answer).clone()),
             Fault::Hangs => upstream.key(key).always(Answer::ok().hang()),
             Fault::Refuses => continue,
         };
