@@ -2,5 +2,6 @@
 
 #![cfg_attr(all(), allow(dead_code, unreachable_pub, reason = "each test uses its own part"))]
 
+pub mod binary;
 pub mod proxy;
 pub mod upstream;
