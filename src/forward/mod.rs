@@ -296,6 +296,9 @@ impl Forwarder {
         };
         let of_the_keys = || {
             let causes = causes();
+            if causes.is_model_missing() {
+                return ForwardError::ModelUnavailable { model: ask.model.clone() };
+            }
             let down = causes.host_down > 0 && causes.host_down == causes.keys();
             let hopeless = causes.is_hopeless();
             let unavailable = unavailable(causes);

@@ -27,7 +27,12 @@ impl Pool {
     }
 
     pub(super) fn key_works(&mut self, now: Instant, ticket: &mut Ticket, effects: &mut Effects) {
-        self.slots[ticket.slot as usize].failing = None;
+        let slot = &mut self.slots[ticket.slot as usize];
+        if let Some(failing) = slot.failing.take()
+            && self.hosts[slot.host as usize].breaker.worked_since(failing.since)
+        {
+            slot.fell_short(now, failing.open);
+        }
         ticket.key_probe = false;
         for twin in family(&self.slots, ticket.slot) {
             let slot = &mut self.slots[twin as usize];
@@ -122,10 +127,11 @@ impl Pool {
             None => 1,
         };
         let since = before.map_or(ticket.started, |failing| failing.since);
-        slot.failing = Some(Failing { count, since, last: now });
+        let mut open = before.map_or(0, |failing| failing.open).saturating_add(1);
         if local {
-            slot.window.record(now, false);
+            slot.fell_short(now, std::mem::take(&mut open));
         }
+        slot.failing = Some(Failing { count, since, last: now, open });
         let rests = if ticket.key_probe && closed {
             slot.cooling.probe_failed(now, ticket.started)
         } else {

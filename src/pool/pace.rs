@@ -69,7 +69,7 @@ impl Pace {
         // The request before this one took the last there was: the distance from it to the next is the upstream's own.
         let told = self.granted.filter(|granted| *granted < started);
         let told = told.map_or(wait, |granted| next.saturating_duration_since(granted));
-        if wait <= RATE_WAIT || self.passed <= NEXT_TO_NOTHING {
+        if self.interval.is_some() || wait <= RATE_WAIT || self.passed <= NEXT_TO_NOTHING {
             let wider = self.interval.map(|interval| interval.mul_f64(RETREAT));
             self.interval = Some(wider.map_or(told, |wider| wider.max(told.min(wider.mul_f64(2.0)))));
             self.step = (self.step * CALM).max(LAST_STEP);

@@ -58,6 +58,8 @@ pub(super) struct Failing {
     pub(super) since: Instant,
     /// When the last came back.
     pub(super) last: Instant,
+    /// Those that may have been the host's: not held against the key before somebody else's success clears the host.
+    pub(super) open: u32,
 }
 
 impl Slot {
@@ -91,6 +93,13 @@ impl Slot {
         match settings.rate.map(|rate| self.gcra.free_at(rate, now)) {
             Some(free) if free > now => leave.and(Leave::NotBefore(free)),
             _ => leave,
+        }
+    }
+
+    /// So many failures were its own.
+    pub(super) fn fell_short(&mut self, now: Instant, failures: u32) {
+        for _ in 0..failures {
+            self.window.record(now, false);
         }
     }
 

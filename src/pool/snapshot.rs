@@ -97,6 +97,14 @@ impl Causes {
         self.resting.iter().map(|(_, count, _)| count).sum::<usize>() + self.busy + self.host_down + self.free
     }
 
+    /// Whether all that stands in the way is that no key has access to the model.
+    #[must_use]
+    pub fn is_model_missing(&self) -> bool {
+        self.keys() > 0
+            && self.resting.iter().all(|(reason, ..)| *reason == Reason::ModelUnavailable)
+            && self.is_hopeless()
+    }
+
     /// Whether every key is rejected, refused, without money or without the model: no wait of minutes would help.
     #[must_use]
     pub fn is_hopeless(&self) -> bool {

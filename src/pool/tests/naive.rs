@@ -269,7 +269,7 @@ impl World {
         let count = before.map_or(1, |failing| failing.count + u32::from(local));
         let since = before.map_or(out.started, |failing| failing.since);
         let this = &mut self.keys[out.key];
-        this.failing = Some(Failing { count, since, last: now });
+        this.failing = Some(Failing { count, since, last: now, open: 0 });
         if out.probes[0] && closed {
             this.cooling.probe_failed(now, out.started);
         } else if local && count >= FAILURES_TO_REST {
