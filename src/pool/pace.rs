@@ -26,8 +26,9 @@ const CALM: f64 = 0.25;
 const RETREAT: f64 = 1.05;
 /// Below this distance there is nothing to keep.
 const NEGLIGIBLE: Duration = Duration::from_micros(500);
-/// Without a refusal for so long, the limit is no more.
+/// Without a refusal for so long, and so many distances, the limit is no more.
 const FORGOTTEN: Duration = Duration::from_secs(10 * 60);
+const FORGOTTEN_DISTANCES: u32 = 500;
 
 /// What is known of one key's rate, since its first refusal.
 #[derive(Debug, Clone)]
@@ -106,8 +107,9 @@ impl Pace {
             *interval = interval.mul_f64(1.0 - self.step);
             self.step = (self.step * COURAGE).min(FIRST_STEP);
         }
-        self.interval.is_none_or(|interval| interval > NEGLIGIBLE)
-            && now.saturating_duration_since(self.refused) < FORGOTTEN
+        let interval = self.interval.unwrap_or(NEGLIGIBLE * 2);
+        let kept = FORGOTTEN.max(interval.saturating_mul(FORGOTTEN_DISTANCES));
+        interval > NEGLIGIBLE && now.saturating_duration_since(self.refused) < kept
     }
 
     pub(super) fn interval(&self) -> Option<Duration> {
