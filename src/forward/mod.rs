@@ -110,7 +110,10 @@ impl Forwarder {
         self.budget.lock().unwrap_or_else(PoisonError::into_inner).deposit();
         loop {
             let asked = self.clock.now().mono;
-            let until = plan.deadline().min(asked + patience);
+            // Whom every key so far has refused without a name waits for none of them: it would be refused again.
+            let all_refuse = !tried.is_empty() && unknown.len() == tried.len();
+            let wait = if all_refuse { Duration::ZERO } else { patience };
+            let until = plan.deadline().min(asked + wait);
             let mut lease = match self.pool.lease(&ask, &tried, &failed_hosts, until).await {
                 Ok(lease) => lease,
                 Err(no_lease) => return self.conclude(last, Some(&no_lease), &ask, &tried, &unknown, access),

@@ -2,5 +2,7 @@
 
 #![cfg_attr(all(), allow(dead_code, unreachable_pub, reason = "each test uses its own part"))]
 
+pub mod ask;
 pub mod proxy;
+pub mod still;
 pub mod upstream;
