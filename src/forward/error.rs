@@ -32,6 +32,12 @@ pub enum ForwardError {
     /// All are refused by their upstreams.
     #[error("no key is usable")]
     NoUsableKey(Unavailable),
+    /// No key may use this kind of endpoint.
+    #[error("no key has the permission")]
+    NotPermitted {
+        /// The first segment of the path.
+        purpose: Box<str>,
+    },
     /// No upstream could be reached.
     #[error("the upstream cannot be reached")]
     Unreachable(Unavailable),

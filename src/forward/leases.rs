@@ -20,11 +20,15 @@ use crate::{
     types::{Key, KeyIdentity, Origin, PoolName},
 };
 
+/// The target of what is logged about keys and hosts: `RUST_LOG=key_cycle_proxy::pool=debug`.
+const TARGET: &str = "key_cycle_proxy::pool";
+
 /// A pool that many requests share.
 #[derive(Debug)]
 pub struct SharedPool {
     name: PoolName,
     clock: Clock,
+    keys: usize,
     inner: Mutex<Inner>,
 }
 
@@ -69,13 +73,20 @@ impl SharedPool {
     /// A pool to share.
     #[must_use]
     pub fn new(name: PoolName, pool: Pool, clock: Clock) -> Self {
-        Self { name, clock, inner: Mutex::new(Inner { pool, sleepers: HashMap::new() }) }
+        let keys = pool.keys();
+        Self { name, clock, keys, inner: Mutex::new(Inner { pool, sleepers: HashMap::new() }) }
     }
 
     /// The pool's name.
     #[must_use]
     pub fn name(&self) -> &PoolName {
         &self.name
+    }
+
+    /// How many keys it has.
+    #[must_use]
+    pub fn keys(&self) -> usize {
+        self.keys
     }
 
     /// The pool as it is now.
@@ -170,16 +181,18 @@ impl SharedPool {
         let pool = &self.name;
         match transition {
             Transition::Resting { key, reason: Reason::Rejected, until } => {
-                warn!(%pool, key.id = %key.id(), recheck_ms = ms(until), "upstream rejected a key: quarantined");
+                warn!(target: TARGET, %pool, key.id = %key.id(), recheck_ms = ms(until), "upstream rejected a key: quarantined");
             }
             Transition::Resting { key, reason, until } => {
-                info!(%pool, key.id = %key.id(), reason = reason.as_str(), for_ms = ms(until), "key rests");
+                info!(target: TARGET, %pool, key.id = %key.id(), reason = reason.as_str(), for_ms = ms(until), "key rests");
             }
-            Transition::Recovered { key } => info!(%pool, key.id = %key.id(), "key is back"),
+            Transition::Recovered { key } => info!(target: TARGET, %pool, key.id = %key.id(), "key is back"),
             Transition::HostOpened { host, until } => {
-                warn!(%pool, %host, for_ms = ms(until), "upstream fails for its keys: breaker open");
+                warn!(target: TARGET, %pool, %host, for_ms = ms(until), "upstream fails for its keys: breaker open");
             }
-            Transition::HostClosed { host } => info!(%pool, %host, "upstream answers again: breaker closed"),
+            Transition::HostClosed { host } => {
+                info!(target: TARGET, %pool, %host, "upstream answers again: breaker closed")
+            }
         }
     }
 }

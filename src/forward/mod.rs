@@ -37,7 +37,7 @@ use transport::{AnswerBody, Fault, Transport};
 
 use crate::{
     clock::Clock,
-    pool::{Outcome, Reason},
+    pool::{Causes, Outcome, Reason},
     provider::{self, Answer},
     redact,
     telemetry::{Metrics, access::Access},
@@ -60,6 +60,47 @@ struct Missed {
     key: Arc<Key>,
     verdict: Verdict,
     refusal: Option<Refusal>,
+}
+
+/// What a request's attempts have come to so far.
+#[derive(Default)]
+struct Tries {
+    /// The keys tried, in order.
+    keys: Vec<KeyIdentity>,
+    /// Those of them that refused without naming a reason.
+    unknown: Vec<KeyIdentity>,
+    /// Those that may not use this kind of endpoint.
+    denied: Vec<KeyIdentity>,
+    failed_hosts: Vec<Origin>,
+    /// The host that no key of is worth another attempt.
+    shunned: Option<Origin>,
+    last: Option<Missed>,
+}
+
+impl Tries {
+    fn count(&mut self, key: &Key, verdict: &Verdict) {
+        let identity = key.identity();
+        self.keys.push(identity);
+        match verdict.class {
+            Class::UnknownRefusal => self.unknown.push(identity),
+            Class::NotPermitted => self.denied.push(identity),
+            _ => {}
+        }
+        let host = key.settings().base.origin();
+        if verdict.is_the_hosts() && !self.failed_hosts.contains(host) {
+            self.failed_hosts.push(host.clone());
+        }
+    }
+
+    /// Whether every key so far refuses this request: waiting for one of them would be refused again.
+    fn all_refuse(&self) -> bool {
+        !self.keys.is_empty() && self.unknown.len() + self.denied.len() == self.keys.len()
+    }
+
+    /// Whether nothing is to be expected of this key.
+    fn rules_out(&self, key: &Key) -> bool {
+        self.shunned.as_ref() == Some(key.settings().base.origin()) || self.denied.contains(&key.identity())
+    }
 }
 
 /// The reasons for which a failure is not tried again: labels of a metric.
@@ -100,31 +141,25 @@ impl Forwarder {
     ) -> Result<Response<LeasedBody>, (ForwardError, Access)> {
         let start = self.clock.now().mono;
         let ask = Arc::new(self.pool.ask(inbound.model(), inbound.purpose()));
-        let mut plan = Plan::new(&self.policy, start, inbound.may_repeat);
+        let mut plan = Plan::new(&self.policy, start, inbound.may_repeat, self.pool.keys());
         let mut rng = fastrand::Rng::new();
         let mut patience = self.policy.max_wait;
-        let (mut tried, mut unknown): (Vec<KeyIdentity>, Vec<KeyIdentity>) = (Vec::new(), Vec::new());
-        let mut failed_hosts: Vec<Origin> = Vec::new();
-        let mut shunned: Option<Origin> = None;
-        let mut last: Option<Missed> = None;
+        let mut tries = Tries::default();
         self.budget.lock().unwrap_or_else(PoisonError::into_inner).deposit();
         loop {
             let asked = self.clock.now().mono;
-            // Whom every key so far has refused without a name waits for none of them: it would be refused again.
-            let all_refuse = !tried.is_empty() && unknown.len() == tried.len();
-            let wait = if all_refuse { Duration::ZERO } else { patience };
+            let wait = if tries.all_refuse() { Duration::ZERO } else { patience };
             let until = plan.deadline().min(asked + wait);
-            let mut lease = match self.pool.lease(&ask, &tried, &failed_hosts, until).await {
+            let mut lease = match self.pool.lease(&ask, &tries.keys, &tries.failed_hosts, until).await {
+                Ok(lease) if tries.rules_out(lease.key()) => {
+                    drop(lease);
+                    return self.conclude(tries, None, &ask, access);
+                }
                 Ok(lease) => lease,
-                Err(no_lease) => return self.conclude(last, Some(&no_lease), &ask, &tried, &unknown, access),
+                Err(no_lease) => return self.conclude(tries, Some(&no_lease), &ask, access),
             };
             let sent = self.clock.now().mono;
             patience = patience.saturating_sub(sent.saturating_duration_since(asked));
-            let host = lease.key().settings().base.origin();
-            if shunned.as_ref() == Some(host) {
-                drop(lease);
-                return self.conclude(last, None, &ask, &tried, &unknown, access);
-            }
             let head_timeout = self.policy.head_timeout_of(inbound.stream);
             let limit = head_timeout.min(plan.deadline().saturating_duration_since(sent));
             access.attempt(lease.key().id());
@@ -146,27 +181,15 @@ impl Forwarder {
             let now = self.clock.now().mono;
             let verdict = missed.verdict;
             self.metrics.attempt(verdict.class);
-            tried.push(lease.key().identity());
-            if verdict.class == Class::UnknownRefusal {
-                unknown.push(lease.key().identity());
-            }
-            let host = host.clone();
             let key = Arc::clone(lease.key());
+            tries.count(&key, &verdict);
             lease.settle(Outcome::of(&verdict));
             let facts = Facts { local: self.pool.failure_is_local(&key) };
             let afford = || self.budget.lock().unwrap_or_else(PoisonError::into_inner).withdraw(now);
             let step = plan.step(&verdict, facts, now, &mut rng, afford);
             let status = missed.refusal.as_ref().map(|refusal| refusal.status.as_u16());
-            access.failed_attempt(
-                self.pool.name(),
-                &verdict,
-                status,
-                now.saturating_duration_since(sent),
-                step.as_str(),
-            );
-            if verdict.is_the_hosts() && !failed_hosts.contains(&host) {
-                failed_hosts.push(host.clone());
-            }
+            let took = now.saturating_duration_since(sent);
+            access.failed_attempt(self.pool.name(), &verdict, status, took, step.as_str());
             match step {
                 Step::Deliver => {
                     let Some(refusal) = missed.refusal else { return Err((ForwardError::Broken, access)) };
@@ -175,19 +198,21 @@ impl Forwarder {
                     let scrub = memmem::find(&refusal.text(), secret.expose().as_bytes()).map(|_| secret);
                     return Ok(self.deliver_refusal(refusal, scrub, access));
                 }
-                Step::Next => {}
-                Step::NextHost => shunned = Some(host),
+                Step::Next => tries.last = Some(missed),
+                Step::NextHost => {
+                    tries.shunned = Some(key.settings().base.origin().clone());
+                    tries.last = Some(missed);
+                }
                 Step::NextAfter(pause) => {
-                    last = Some(missed);
+                    tries.last = Some(missed);
                     tokio::time::sleep(pause).await;
-                    continue;
                 }
                 Step::Stop(stop) => {
                     self.metrics.retry_denied(stop.as_str());
-                    return self.conclude(Some(missed), None, &ask, &tried, &unknown, access);
+                    tries.last = Some(missed);
+                    return self.conclude(tries, None, &ask, access);
                 }
             }
-            last = Some(missed);
         }
     }
 
@@ -280,19 +305,21 @@ impl Forwarder {
     /// or of itself, never what it says of our keys.
     fn conclude(
         &self,
-        last: Option<Missed>,
+        tries: Tries,
         no_lease: Option<&NoLease>,
         ask: &Ask,
-        tried: &[KeyIdentity],
-        unknown: &[KeyIdentity],
         access: Access,
     ) -> Result<Response<LeasedBody>, (ForwardError, Access)> {
-        let free_in = no_lease.and_then(|no_lease| no_lease.free_in);
+        let now = self.clock.now();
         let why = no_lease.map(|no_lease| no_lease.why);
-        let unavailable = |causes| Unavailable { free_in, causes, now: self.clock.now() };
         let causes = || match no_lease {
             Some(no_lease) => no_lease.causes.clone(),
             None => self.pool.causes(ask),
+        };
+        let unavailable = |causes: Causes| {
+            let soonest = || causes.soonest().map(|at| at.saturating_duration_since(now.mono));
+            let free_in = no_lease.map_or_else(soonest, |no_lease| no_lease.free_in);
+            Unavailable { free_in, causes, now }
         };
         let of_the_keys = || {
             let causes = causes();
@@ -310,7 +337,7 @@ impl Forwarder {
                 ForwardError::AllKeysCooling(unavailable)
             }
         };
-        let Some(Missed { key, verdict, refusal }) = last else {
+        let Some(Missed { key, verdict, refusal }) = tries.last else {
             let error = match why {
                 Some(NoLeaseWhy::NoKeyForModel) => ForwardError::ModelNotFound { model: ask.model.clone() },
                 Some(NoLeaseWhy::LineFull) => ForwardError::TooManyWaiting(unavailable(causes())),
@@ -319,22 +346,25 @@ impl Forwarder {
             return Err((error, access));
         };
         let error = match (verdict.class, refusal) {
-            (Class::UnknownRefusal, Some(refusal)) if unknown.len() == tried.len() => {
+            (Class::UnknownRefusal, Some(refusal)) if tries.unknown.len() == tries.keys.len() => {
                 // They all say the same: it is the request that is refused, and no key should rest for it.
-                self.pool.lift(unknown, Reason::Refused);
+                self.pool.lift(&tries.unknown, Reason::Refused);
                 return Ok(self.deliver_refusal(refusal, Some(key.secret()), access));
             }
             (
                 Class::ServerError | Class::Overloaded | Class::EgressRefused | Class::ModelUnavailable,
                 Some(refusal),
             ) => {
-                let again = tried.len() > 1 && !refusal.headers.contains_key(SHOULD_RETRY);
+                let again = tries.keys.len() > 1 && !refusal.headers.contains_key(SHOULD_RETRY);
                 let mut answer = self.deliver_refusal(refusal, Some(key.secret()), access);
                 if again {
                     // We have retried; an SDK that does so too would multiply the calls.
                     answer.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static("false"));
                 }
                 return Ok(answer);
+            }
+            (Class::NotPermitted, _) if tries.denied.len() == tries.keys.len() => {
+                ForwardError::NotPermitted { purpose: ask.purpose.clone() }
             }
             (Class::TimedOut, _) => ForwardError::TimedOut,
             (Class::Unreachable, _) => ForwardError::Unreachable(unavailable(causes())),

@@ -11,6 +11,9 @@ use crate::types::{Class, Verdict};
 
 /// Keys of so many accounts are asked for a model that one says it does not have.
 const MODEL_TRIES: u32 = 3;
+/// A request that waits for limited keys may come round to each again, but not for ever.
+const ROTATIONS_PER_KEY: usize = 2;
+const ROTATIONS_IN_ANY_CASE: usize = 16;
 /// How often a request is sent again after nothing came in time.
 const TIMEOUT_REPEATS: u32 = 1;
 
@@ -21,6 +24,8 @@ pub(super) struct Plan<'p> {
     deadline: Instant,
     /// Whether the request may be sent again after something of it was written.
     may_repeat: bool,
+    /// How often the request may still move on from a refusal.
+    rotations: usize,
     rounds: u32,
     timeouts: u32,
     models_missing: u32,
@@ -88,11 +93,12 @@ impl Stop {
 }
 
 impl<'p> Plan<'p> {
-    pub(super) fn new(policy: &'p Policy, start: Instant, may_repeat: bool) -> Self {
+    pub(super) fn new(policy: &'p Policy, start: Instant, may_repeat: bool, keys: usize) -> Self {
         Self {
             policy,
             deadline: start + policy.total_timeout,
             may_repeat,
+            rotations: keys.saturating_mul(ROTATIONS_PER_KEY).saturating_add(ROTATIONS_IN_ANY_CASE),
             rounds: 0,
             timeouts: 0,
             models_missing: 0,
@@ -120,7 +126,11 @@ impl<'p> Plan<'p> {
             | Class::QuotaExhausted
             | Class::KeyRejected
             | Class::NotPermitted
-            | Class::UnknownRefusal => return Step::Next,
+            | Class::UnknownRefusal => {
+                let left = self.rotations.checked_sub(1);
+                self.rotations = left.unwrap_or_default();
+                return if left.is_some() { Step::Next } else { Step::Stop(Stop::Spent) };
+            }
             Class::ModelUnavailable => {
                 self.models_missing += 1;
                 return if self.models_missing < MODEL_TRIES { Step::Next } else { Step::Stop(Stop::Spent) };
@@ -177,7 +187,7 @@ mod tests {
         }
 
         fn steps(&self, may_repeat: bool, facts: Facts, class: Class, count: usize) -> Vec<Step> {
-            let mut plan = Plan::new(&self.policy, self.now, may_repeat);
+            let mut plan = Plan::new(&self.policy, self.now, may_repeat, 100);
             let verdict = Verdict::new(class, Scope::Host);
             let mut rng = fastrand::Rng::with_seed(1);
             (0..count).map(|_| plan.step(&verdict, facts, self.now, &mut rng, || true)).collect()
@@ -220,7 +230,7 @@ mod tests {
     fn a_key_local_server_error_is_rotation_within_the_budget() {
         let case = Case::new();
         assert!(case.steps(true, LOCAL, Class::ServerError, 50).iter().all(|step| *step == Step::Next));
-        let mut plan = Plan::new(&case.policy, case.now, true);
+        let mut plan = Plan::new(&case.policy, case.now, true, 100);
         let verdict = Verdict::new(Class::ServerError, Scope::Host);
         let step = plan.step(&verdict, LOCAL, case.now, &mut fastrand::Rng::with_seed(1), || false);
         assert_eq!(step, Step::Stop(Stop::Budget));
@@ -252,7 +262,7 @@ mod tests {
     #[test]
     fn an_overloaded_upstream_is_given_the_time_it_asks_for() {
         let case = Case::new();
-        let mut plan = Plan::new(&case.policy, case.now, true);
+        let mut plan = Plan::new(&case.policy, case.now, true, 100);
         let mut step = |wait| {
             let verdict =
                 Verdict::new(Class::Overloaded, Scope::Host).with_wait(Some(Duration::from_secs(wait)));
@@ -265,7 +275,7 @@ mod tests {
     #[test]
     fn nothing_is_tried_beyond_the_deadline() {
         let case = Case::new();
-        let mut plan = Plan::new(&case.policy, case.now, true);
+        let mut plan = Plan::new(&case.policy, case.now, true, 100);
         let verdict = Verdict::new(Class::RateLimited, Scope::AccountModel);
         let late = case.now + case.policy.total_timeout;
         let step = plan.step(&verdict, SHARED, late, &mut fastrand::Rng::with_seed(1), || true);

@@ -177,6 +177,12 @@ impl Pool {
         next
     }
 
+    /// How many keys there are.
+    #[must_use]
+    pub fn keys(&self) -> usize {
+        self.slots.len()
+    }
+
     /// How many wait.
     #[must_use]
     pub fn waiting(&self) -> usize {

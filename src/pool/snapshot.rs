@@ -97,6 +97,13 @@ impl Causes {
         self.resting.iter().map(|(_, count, _)| count).sum::<usize>() + self.busy + self.host_down + self.free
     }
 
+    /// When the first rest ends that ends by itself.
+    #[must_use]
+    pub fn soonest(&self) -> Option<Instant> {
+        let passing = |reason: &Reason| matches!(reason, Reason::RateLimited | Reason::Failing);
+        self.resting.iter().filter(|(reason, ..)| passing(reason)).map(|(_, _, until)| *until).min()
+    }
+
     /// Whether all that stands in the way is that no key has access to the model.
     #[must_use]
     pub fn is_model_missing(&self) -> bool {

@@ -162,8 +162,19 @@ impl From<ForwardError> for Refusal {
                 // When a key is asked again is known, not that it will serve.
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "no_usable_key", message).retry(None)
             }
+            ForwardError::NotPermitted { purpose } => {
+                let message = format!(
+                    "No key is usable for this: the upstream says that none has the permission for `{purpose}`. \
+                     Whoever runs this proxy must grant it to them."
+                );
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "no_usable_key", message).retry(None)
+            }
             ForwardError::Unreachable(now) => {
-                let message = format!("The upstream cannot be reached: {}.", explain(&now));
+                let message = if now.causes.host_down > 0 {
+                    format!("The upstream cannot be reached: {}.", explain(&now))
+                } else {
+                    "The upstream cannot be reached.".to_owned()
+                };
                 Self::new(StatusCode::BAD_GATEWAY, "upstream_unreachable", message).retry(now.free_in)
             }
             ForwardError::Broken => {
