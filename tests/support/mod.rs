@@ -3,4 +3,5 @@
 #![cfg_attr(all(), allow(dead_code, unreachable_pub, reason = "each test uses its own part"))]
 
 pub mod proxy;
+pub mod raw;
 pub mod upstream;
