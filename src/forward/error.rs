@@ -26,6 +26,9 @@ pub enum ForwardError {
     /// All are refused by their upstreams.
     #[error("no key is usable")]
     NoUsableKey(Unavailable),
+    /// The keys may not use this kind of endpoint.
+    #[error("no key may use this endpoint")]
+    NotPermitted,
     /// No upstream could be reached.
     #[error("the upstream cannot be reached")]
     Unreachable(Unavailable),

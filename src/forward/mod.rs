@@ -104,6 +104,7 @@ impl Forwarder {
         let mut rng = fastrand::Rng::new();
         let mut patience = self.policy.max_wait;
         let (mut tried, mut unknown): (Vec<KeyIdentity>, Vec<KeyIdentity>) = (Vec::new(), Vec::new());
+        let mut denied: Vec<KeyIdentity> = Vec::new();
         let mut failed_hosts: Vec<Origin> = Vec::new();
         let mut shunned: Option<Origin> = None;
         let mut last: Option<Missed> = None;
@@ -118,7 +119,8 @@ impl Forwarder {
             let sent = self.clock.now().mono;
             patience = patience.saturating_sub(sent.saturating_duration_since(asked));
             let host = lease.key().settings().base.origin();
-            if shunned.as_ref() == Some(host) {
+            // A key without the permission does not rest, so it comes again when no other is free.
+            if denied.contains(&lease.key().identity()) || shunned.as_ref() == Some(host) {
                 drop(lease);
                 return self.conclude(last, None, &ask, &tried, &unknown, access);
             }
@@ -144,8 +146,10 @@ impl Forwarder {
             let verdict = missed.verdict;
             self.metrics.attempt(verdict.class);
             tried.push(lease.key().identity());
-            if verdict.class == Class::UnknownRefusal {
-                unknown.push(lease.key().identity());
+            match verdict.class {
+                Class::UnknownRefusal => unknown.push(lease.key().identity()),
+                Class::NotPermitted => denied.push(lease.key().identity()),
+                _ => {}
             }
             let host = host.clone();
             let key = Arc::clone(lease.key());
@@ -333,6 +337,7 @@ impl Forwarder {
             (Class::TimedOut, _) => ForwardError::TimedOut,
             (Class::Unreachable, _) => ForwardError::Unreachable(unavailable(causes())),
             (Class::Broken, _) => ForwardError::Broken,
+            (Class::NotPermitted, _) => ForwardError::NotPermitted,
             _ => of_the_keys(),
         };
         Err((error, access))

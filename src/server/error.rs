@@ -155,6 +155,11 @@ impl From<ForwardError> for Refusal {
                 );
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "no_usable_key", message).retry(now.free_in)
             }
+            ForwardError::NotPermitted => {
+                let message = "No key may use this endpoint: their permissions at the upstream do not cover it. \
+                               Whoever runs this proxy must extend them.";
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "no_usable_key", message).retry(None)
+            }
             ForwardError::Unreachable(now) => {
                 let message = format!("The upstream cannot be reached: {}.", explain(&now));
                 Self::new(StatusCode::BAD_GATEWAY, "upstream_unreachable", message).retry(now.free_in)
