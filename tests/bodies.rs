@@ -33,7 +33,7 @@ fn declared(body: &str) -> String {
 fn chunked(body: &str) -> String {
     let mut text = "POST /v1/chat/completions HTTP/1.1\r\nhost: p\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n".to_owned();
     for part in body.as_bytes().chunks(1000) {
-        let part = std::str::from_utf8(part).unwrap();
+        let part = std::str::from_utf8(part).expect("ASCII");
         text.push_str(&format!("{:x}\r\n{part}\r\n", part.len()));
     }
     text + "0\r\n\r\n"
@@ -41,7 +41,7 @@ fn chunked(body: &str) -> String {
 
 fn assert_too_large(answer: &Heard) {
     assert_eq!((answer.status, answer.code().as_str()), (413, "body_too_large"), "{answer:?}");
-    let message = answer.json()["error"]["message"].as_str().unwrap().to_owned();
+    let message = answer.json()["error"]["message"].as_str().expect("as errors are").to_owned();
     assert!(message.contains("server.request_body_limit_bytes") && message.contains("4096"), "{message}");
     assert_eq!(answer.header("content-type"), Some("application/json"));
 }

@@ -23,7 +23,7 @@ async fn get(proxy: &Proxy, path: &str, headers: &[(&str, &str)]) -> reqwest::Re
     let request = headers
         .iter()
         .fold(client().get(proxy.url(path)), |request, (name, value)| request.header(*name, *value));
-    request.send().await.unwrap()
+    request.send().await.expect("an answer")
 }
 
 fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {

@@ -23,7 +23,7 @@ async fn ask(proxy: &Proxy, method: Method, path: &str, headers: &[(&str, &str)]
     let request = headers.iter().fold(client().request(method, proxy.url(path)), |request, (name, value)| {
         request.header(*name, *value)
     });
-    let answer = request.body(body).send().await.unwrap();
+    let answer = request.body(body).send().await.expect("an answer");
     (answer.status().as_u16(), answer.headers().clone())
 }
 
@@ -33,7 +33,7 @@ fn readable_by(headers: &HeaderMap) -> Option<&str> {
     headers.get("access-control-allow-origin")?.to_str().ok()
 }
 
-fn preflight<'a>(origin: &'a str) -> [(&'a str, &'a str); 3] {
+fn preflight(origin: &str) -> [(&str, &str); 3] {
     [
         ("origin", origin),
         ("access-control-request-method", "POST"),

@@ -59,7 +59,7 @@ fn broken() -> Vec<(&'static str, Answer)> {
 
 #[tokio::test]
 async fn a_broken_stream_never_ends_as_if_complete_on_http1() {
-    let (upstream, proxy) = with_one_key("idle_timeout_ms = 150").await;
+    let (upstream, proxy) = with_one_key("idle_timeout_ms = 500").await;
     for (name, answer) in broken() {
         upstream.key("sk-one").always(answer);
         let answer = Raw::ask(proxy.address(), streamed()).await;
@@ -72,7 +72,7 @@ async fn a_broken_stream_never_ends_as_if_complete_on_http1() {
 
 #[tokio::test]
 async fn a_broken_stream_never_ends_as_if_complete_on_http2() {
-    let (upstream, proxy) = with_one_key("idle_timeout_ms = 150").await;
+    let (upstream, proxy) = with_one_key("idle_timeout_ms = 500").await;
     for (name, answer) in broken() {
         upstream.key("sk-one").always(answer);
         let socket = tokio::net::TcpStream::connect(proxy.address()).await.unwrap();
@@ -105,7 +105,7 @@ async fn a_broken_stream_never_ends_as_if_complete_on_http2() {
 
 #[tokio::test]
 async fn a_refusal_that_breaks_off_never_ends_as_if_complete() {
-    let (upstream, proxy) = with_one_key("max_retries = 0\nidle_timeout_ms = 150").await;
+    let (upstream, proxy) = with_one_key("max_retries = 0\nidle_timeout_ms = 500").await;
     let refusal = || Answer::status(400).header("content-type", "application/json");
     for (name, answer) in [
         ("half", refusal().body("x".repeat(1000)).half_body()),

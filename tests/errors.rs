@@ -1,6 +1,6 @@
 //! What clients are told when there is no answer for them.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use support::{
     proxy::{Proxy, chat, client, toml},
@@ -14,17 +14,18 @@ mod support;
 async fn refused(proxy: &Proxy) -> (u16, String, http::HeaderMap, String) {
     let request =
         client().post(proxy.url("/v1/chat/completions")).header("x-request-id", "mine-1").body(chat("m"));
-    let answer = patiently(request.send()).await.unwrap();
+    let answer = patiently(request.send()).await.expect("an answer");
     let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
-    let body: serde_json::Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
+    let body: serde_json::Value =
+        serde_json::from_str(&answer.text().await.expect("an answer")).expect("JSON");
     assert_eq!(headers["content-type"], "application/json");
     assert_eq!(headers["x-request-id"], "mine-1");
-    let error = body["error"].as_object().unwrap();
+    let error = body["error"].as_object().expect("as errors are");
     for name in ["message", "type", "code"] {
         assert!(error[name].is_string(), "{body}");
     }
     assert!(error.contains_key("param"));
-    (status, body["error"]["code"].as_str().unwrap().to_owned(), headers, body.to_string())
+    (status, body["error"]["code"].as_str().expect("as errors are").to_owned(), headers, body.to_string())
 }
 
 /// No error names a secret or says where the upstream is.
@@ -203,7 +204,7 @@ async fn the_end_named_in_a_message_is_the_one_in_the_header() {
     let proxy = Proxy::with_keys(&upstream.url(), &["sk-one"]).await;
     let (_, _, headers, text) = refused(&proxy).await;
     let seconds: u64 = headers["retry-after"].to_str().unwrap().parse().unwrap();
-    let date = SystemTime::from(httpdate::parse_http_date(headers["date"].to_str().unwrap()).unwrap());
+    let date = httpdate::parse_http_date(headers["date"].to_str().unwrap()).unwrap();
     let named = |slack| {
         let end = date + Duration::from_secs(seconds) + Duration::from_secs(slack) - Duration::from_secs(1);
         text.contains(&httpdate::fmt_http_date(end)[17..25])

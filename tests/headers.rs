@@ -11,7 +11,7 @@ mod support;
 
 /// Every value of a header.
 fn values<'h>(headers: &'h HeaderMap, name: &str) -> Vec<&'h str> {
-    headers.get_all(name).iter().map(|value| value.to_str().unwrap()).collect()
+    headers.get_all(name).iter().map(|value| value.to_str().expect("text")).collect()
 }
 
 #[tokio::test]

@@ -16,17 +16,17 @@ mod support;
 
 /// A client that begins with HTTP/2's preface.
 fn h2_client() -> reqwest::Client {
-    reqwest::Client::builder().no_proxy().http2_prior_knowledge().build().unwrap()
+    reqwest::Client::builder().no_proxy().http2_prior_knowledge().build().expect("a client")
 }
 
 fn ca_file(upstream: &Upstream) -> NamedTempFile {
-    let mut file = NamedTempFile::new().unwrap();
-    file.write_all(upstream.ca_pem().as_bytes()).unwrap();
+    let mut file = NamedTempFile::new().expect("a file for the test");
+    file.write_all(upstream.ca_pem().as_bytes()).expect("the test's own file");
     file
 }
 
 async fn post(client: &reqwest::Client, proxy: &Proxy, path: &str) -> reqwest::Response {
-    patiently(client.post(proxy.url(path)).body(chat("m")).send()).await.unwrap()
+    patiently(client.post(proxy.url(path)).body(chat("m")).send()).await.expect("an answer")
 }
 
 /// Attempts that were not answered.
@@ -153,7 +153,7 @@ async fn connections_to_upstreams_are_used_again() {
     let upstream = Upstream::start().await;
     let proxy = Proxy::with_keys(&upstream.url(), &["sk-one", "sk-two"]).await;
     for _ in 0..6 {
-        assert_eq!(post(&client(), &proxy, "/v1/chat/completions").await.bytes().await.is_ok(), true);
+        assert!(post(&client(), &proxy, "/v1/chat/completions").await.bytes().await.is_ok());
         upstream.wait_for(|up| up.open_requests() == 0).await;
     }
     assert_eq!((upstream.total_calls(), upstream.connections()), (6, 1));

@@ -30,8 +30,11 @@ async fn ask_from(proxy: &Proxy, last: u8, forwarded_for: Option<&str>) -> Heard
 fn assert_limited(answer: &Heard, setting: &str) {
     assert_eq!((answer.status, answer.code().as_str()), (429, "rate_limit_exceeded"), "{answer:?}");
     assert_eq!(answer.json()["error"]["type"], "rate_limit_error");
-    assert!(answer.json()["error"]["message"].as_str().unwrap().contains(setting), "{answer:?}");
-    let number = |name| answer.header(name).unwrap().parse::<u64>().unwrap();
+    assert!(
+        answer.json()["error"]["message"].as_str().expect("as errors are").contains(setting),
+        "{answer:?}"
+    );
+    let number = |name| answer.header(name).expect("the header").parse::<u64>().expect("a number");
     assert!(number("retry-after-ms") > 0);
     assert_eq!(number("retry-after"), number("retry-after-ms").div_ceil(1000));
     let expected = if number("retry-after-ms") <= 60_000 { "true" } else { "false" };
