@@ -106,7 +106,7 @@ fn command(cli: Cli) -> Result<(), Failure> {
 }
 
 fn serve(config: Config) -> Result<(), Failure> {
-    telemetry::init(&config.telemetry)?;
+    let _flush = telemetry::init(&config.telemetry)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         for source in &config.notes.sources {

@@ -33,8 +33,14 @@ pub(super) fn server(mut section: Section<'_, '_>, open: bool, flags: &Flags, en
     }
     let default = Settings::at(flags.bind.unwrap_or(bind));
     let limit = section.whole("request_body_limit_bytes", 1..=u64::MAX);
+    let body_limit = limit.unwrap_or(default.body_limit);
     Settings {
-        body_limit: limit.unwrap_or(default.body_limit),
+        body_limit,
+        replay_memory: section
+            .whole("replay_memory_bytes", 1..=u64::MAX)
+            .unwrap_or(default.replay_memory)
+            // One body must fit.
+            .max(body_limit),
         max_connections: section
             .whole("max_connections", 1..=MANY)
             .and_then(NonZeroUsize::new)

@@ -14,6 +14,12 @@ pub enum ForwardError {
         /// The model asked for; `None`: the request named none.
         model: Option<Box<str>>,
     },
+    /// Keys are configured for the model, and none of them has access to it.
+    #[error("no key has access to this model")]
+    ModelUnavailable {
+        /// The model asked for.
+        model: Option<Box<str>>,
+    },
     /// The target can't be sent on without changing it.
     #[error(transparent)]
     Target(#[from] BadTarget),

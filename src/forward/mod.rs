@@ -112,7 +112,10 @@ impl Forwarder {
         self.budget.lock().unwrap_or_else(PoisonError::into_inner).deposit();
         loop {
             let asked = self.clock.now().mono;
-            let until = plan.deadline().min(asked + patience);
+            // Whom every key so far has refused without a name waits for none of them: it would be refused again.
+            let all_refuse = !tried.is_empty() && unknown.len() == tried.len();
+            let wait = if all_refuse { Duration::ZERO } else { patience };
+            let until = plan.deadline().min(asked + wait);
             let mut lease = match self.pool.lease(&ask, &tried, &failed_hosts, until).await {
                 Ok(lease) => lease,
                 Err(no_lease) => return self.conclude(last, Some(&no_lease), &ask, &tried, &unknown, access),
@@ -306,6 +309,9 @@ impl Forwarder {
         };
         let of_the_keys = || {
             let causes = causes();
+            if causes.is_model_missing() {
+                return ForwardError::ModelUnavailable { model: ask.model.clone() };
+            }
             let down = causes.host_down > 0 && causes.host_down == causes.keys();
             let hopeless = causes.is_hopeless();
             let unavailable = unavailable(causes);

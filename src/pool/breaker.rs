@@ -27,6 +27,7 @@ pub(super) struct Breaker {
     /// The failures since the last success: when, and on which key.
     failures: VecDeque<(Instant, u32)>,
     last_success: Option<Instant>,
+    last_opened: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -71,8 +72,12 @@ impl Breaker {
         }
     }
 
-    /// Any answer that shows the host at work.
-    pub(super) fn succeeded(&mut self, now: Instant) -> Option<Change> {
+    /// An answer, to an attempt that `started` then, that shows the host at work.
+    pub(super) fn succeeded(&mut self, now: Instant, started: Instant) -> Option<Change> {
+        // What was sent before it opened says nothing of now: an old connection may outlive an outage.
+        if !self.is_closed() && self.opened_since(started) {
+            return None;
+        }
         self.failures.clear();
         self.last_success = Some(now);
         self.openings = 0;
@@ -80,7 +85,7 @@ impl Breaker {
         (was != State::Closed).then_some(Change::Closed)
     }
 
-    /// A transport error, overload or 5xx on `key`, one of `keys` that the host has.
+    /// A transport error, overload or 5xx on `key`, one of `keys` credentials that the host has.
     pub(super) fn failed(&mut self, now: Instant, key: u32, keys: usize, probe: bool) -> Option<Change> {
         match self.state {
             State::Probing if probe => return Some(self.open(now)),
@@ -92,7 +97,6 @@ impl Breaker {
             self.failures.pop_front();
         }
         if self.failures.len() == FAILURES {
-            // Of the failures kept, one of each other key is worth more than the oldest.
             self.failures.pop_front();
         }
         self.failures.push_back((now, key));
@@ -107,10 +111,16 @@ impl Breaker {
         self.last_success.is_some_and(|at| at >= since)
     }
 
+    /// Whether it has opened since `since`: then what failed before may be the host's fault.
+    pub(super) fn opened_since(&self, since: Instant) -> bool {
+        self.last_opened.is_some_and(|at| at >= since)
+    }
+
     fn open(&mut self, now: Instant) -> Change {
         let long = FIRST_OPEN.saturating_mul(2_u32.saturating_pow(self.openings)).min(LONGEST_OPEN);
         self.openings = self.openings.saturating_add(1);
         self.failures.clear();
+        self.last_opened = Some(now);
         let until = now + long;
         self.state = State::Open { until };
         Change::Opened { until }
@@ -147,7 +157,7 @@ mod tests {
         for key in 0..100 {
             assert_eq!(breaker.failed(now, key, 100, false), None);
             if key % 4 == 3 {
-                breaker.succeeded(now);
+                breaker.succeeded(now, now);
             }
         }
     }
@@ -171,7 +181,8 @@ mod tests {
         }
         now += open;
         breaker.probe_sent();
-        assert_eq!(breaker.succeeded(now), Some(Change::Closed));
+        assert_eq!(breaker.succeeded(now, now - open), None, "sent before it opened");
+        assert_eq!(breaker.succeeded(now, now), Some(Change::Closed));
         assert_eq!(breaker.leave(now), Leave::Free);
     }
 }

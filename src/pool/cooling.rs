@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::pace::Pace;
+
 /// Why a key rests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reason {
@@ -68,6 +70,8 @@ pub(super) struct Cooling {
     /// Rests since the last success: each without a named end is twice as long as the one before.
     strikes: u32,
     probe: Probe,
+    /// What rate limits have taught; it outlasts the rests.
+    pace: Option<Box<Pace>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -83,7 +87,8 @@ enum Probe {
     #[default]
     NotNeeded,
     Due,
-    Out,
+    /// The attempt with this number.
+    Out(u64),
 }
 
 /// Whether a key may be picked.
@@ -99,14 +104,40 @@ pub(super) enum Leave {
     Blocked,
 }
 
+impl Leave {
+    /// What both allow.
+    pub(super) fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Blocked, _) | (_, Self::Blocked) => Self::Blocked,
+            (Self::NotBefore(a), Self::NotBefore(b)) => Self::NotBefore(a.max(b)),
+            (Self::NotBefore(until), _) | (_, Self::NotBefore(until)) => Self::NotBefore(until),
+            (Self::Probe, _) | (_, Self::Probe) => Self::Probe,
+            (Self::Free, Self::Free) => Self::Free,
+        }
+    }
+
+    /// Whether it may be picked now.
+    pub(super) fn is_granted(self) -> bool {
+        matches!(self, Self::Free | Self::Probe)
+    }
+}
+
 impl Cooling {
     pub(super) fn leave(&self, now: Instant) -> Leave {
+        match self.pace.as_ref().map(|pace| pace.free_at(now)) {
+            Some(free) if free > now => self.rested(now).and(Leave::NotBefore(free)),
+            _ => self.rested(now),
+        }
+    }
+
+    /// The same without the pace.
+    fn rested(&self, now: Instant) -> Leave {
         match (self.rest, self.probe) {
             (None, _) => Leave::Free,
             (Some(rest), _) if rest.until > now => Leave::NotBefore(rest.until),
             (_, Probe::NotNeeded) => Leave::Free,
             (_, Probe::Due) => Leave::Probe,
-            (_, Probe::Out) => Leave::Blocked,
+            (_, Probe::Out(_)) => Leave::Blocked,
         }
     }
 
@@ -116,7 +147,12 @@ impl Cooling {
         (rest.until > now || self.probe != Probe::NotNeeded).then_some((rest.reason, rest.until))
     }
 
-    /// Begins or extends a rest, for an attempt that `started` then. True if it changed anything.
+    /// Whether nobody expects much of its probe: all rests but those for a limit that fills up again by itself.
+    pub(super) fn is_doubtful(&self) -> bool {
+        self.rest.is_some_and(|rest| rest.reason != Reason::RateLimited)
+    }
+
+    /// Begins or extends a rest, for an attempt that `started` then. True if a new one began.
     ///
     /// Of attempts that were in flight together only the first counts, and a shorter rest never cuts a longer one
     /// short.
@@ -127,6 +163,14 @@ impl Cooling {
         reason: Reason,
         named: Option<Duration>,
     ) -> bool {
+        // "Come back at once" after a refusal is no answer.
+        let named = named.filter(|wait| !wait.is_zero());
+        if let Some(wait) = named.filter(|_| reason == Reason::RateLimited) {
+            match &mut self.pace {
+                Some(pace) => pace.refused(now, started, wait),
+                None => self.pace = Some(Box::new(Pace::new(now, wait))),
+            }
+        }
         let known = self.rest.is_some_and(|rest| rest.since >= started && rest.reason == reason);
         if known && named.is_none() {
             return false;
@@ -139,6 +183,8 @@ impl Cooling {
         let until = now + named.map_or_else(guess, |named| named.min(LONGEST_NAMED));
         // A provider's word on when a limit resets is taken; everything else comes back by a probe.
         self.probe = match (reason, named, self.probe) {
+            // Of a probe that is out nobody else knows how it ends.
+            (_, _, Probe::Out(_)) => self.probe,
             (Reason::RateLimited, Some(_), Probe::NotNeeded) => Probe::NotNeeded,
             _ => Probe::Due,
         };
@@ -146,18 +192,30 @@ impl Cooling {
             Some(rest) if rest.until >= until && rest.until > now => false,
             _ => {
                 self.rest = Some(Rest { since: now, until, reason });
-                true
+                !known
             }
         }
     }
 
+    /// The probe failed without a word on what the rest began for.
+    pub(super) fn probe_failed(&mut self, now: Instant, started: Instant) -> bool {
+        let reason = match self.rest.map(|rest| rest.reason) {
+            Some(known @ (Reason::Rejected | Reason::QuotaExhausted | Reason::Refused)) => known,
+            _ => Reason::Failing,
+        };
+        self.begin(now, started, reason, None)
+    }
+
     /// An attempt that `started` then went well. True if that ended a rest.
-    pub(super) fn succeeded(&mut self, started: Instant) -> bool {
+    pub(super) fn succeeded(&mut self, now: Instant, started: Instant) -> bool {
+        if self.pace.as_mut().is_some_and(|pace| !pace.passed(now, started)) {
+            self.pace = None;
+        }
         match self.rest {
             // It says nothing about a rest that began after it was sent.
-            Some(rest) if rest.since > started => false,
+            Some(rest) if rest.since >= started => false,
             Some(_) => {
-                *self = Self::default();
+                self.end();
                 true
             }
             None => {
@@ -167,22 +225,45 @@ impl Cooling {
         }
     }
 
-    pub(super) fn probe_sent(&mut self) {
-        self.probe = Probe::Out;
+    fn end(&mut self) {
+        (self.rest, self.strikes, self.probe) = (None, 0, Probe::NotNeeded);
     }
 
-    /// The probe came back without saying anything about the key.
-    pub(super) fn probe_lost(&mut self) {
-        if self.probe == Probe::Out {
+    /// An attempt is made.
+    pub(super) fn granted(&mut self, now: Instant) {
+        if let Some(pace) = &mut self.pace {
+            pace.granted(now);
+        }
+    }
+
+    /// Whether it serves, or rests for its pace alone.
+    pub(super) fn is_in_service(&self, now: Instant) -> bool {
+        self.rested(now) == Leave::Free || self.interval().is_some()
+    }
+
+    /// The distance kept between attempts.
+    pub(super) fn interval(&self) -> Option<Duration> {
+        self.pace.as_ref()?.interval()
+    }
+
+    pub(super) fn probe_sent(&mut self, attempt: u64) {
+        self.probe = Probe::Out(attempt);
+    }
+
+    /// The attempt is over: if it was the probe, and ended no rest, the next is due. True if it was.
+    pub(super) fn probe_back(&mut self, attempt: u64) -> bool {
+        let was = self.probe == Probe::Out(attempt);
+        if was {
             self.probe = Probe::Due;
         }
+        was
     }
 
     /// Ends a rest that has this reason. True if there was one.
     pub(super) fn lift(&mut self, reason: Reason) -> bool {
         let lifted = self.rest.is_some_and(|rest| rest.reason == reason);
         if lifted {
-            *self = Self::default();
+            self.end();
         }
         lifted
     }
@@ -237,9 +318,10 @@ mod tests {
         let now = Clock::system().now().mono;
         let mut cooling = Cooling::default();
         cooling.begin(now + SECOND, now, Reason::RateLimited, Some(SECOND * 30));
-        assert!(!cooling.succeeded(now));
+        assert!(!cooling.succeeded(now + SECOND * 2, now));
         assert_eq!(cooling.leave(now + SECOND * 2), Leave::NotBefore(now + SECOND * 31));
-        assert!(cooling.succeeded(now + SECOND * 31));
+        let back = now + SECOND * 31;
+        assert!(cooling.succeeded(back, back));
         assert_eq!(cooling.leave(now + SECOND * 2), Leave::Free);
     }
 
@@ -250,9 +332,42 @@ mod tests {
         cooling.begin(now, now, Reason::Rejected, None);
         let due = now + SECOND * 60;
         assert_eq!(cooling.leave(due), Leave::Probe);
-        cooling.probe_sent();
+        cooling.probe_sent(1);
         assert_eq!(cooling.leave(due), Leave::Blocked);
-        cooling.probe_lost();
+        assert!(!cooling.probe_back(2));
+        assert!(cooling.probe_back(1));
         assert_eq!(cooling.leave(due), Leave::Probe);
+    }
+
+    #[test]
+    fn a_rest_extended_while_its_probe_is_out_keeps_waiting_for_that_probe() {
+        let now = Clock::system().now().mono;
+        let mut cooling = Cooling::default();
+        cooling.begin(now, now, Reason::RateLimited, None);
+        cooling.probe_sent(1);
+        cooling.begin(now + SECOND * 2, now, Reason::RateLimited, Some(SECOND));
+        assert_eq!(cooling.leave(now + SECOND * 3), Leave::Blocked);
+        cooling.probe_back(1);
+        assert_eq!(cooling.leave(now + SECOND * 3), Leave::Probe);
+    }
+
+    #[test]
+    fn a_quarantine_outlasts_a_probe_that_the_host_failed() {
+        let now = Clock::system().now().mono;
+        let mut cooling = Cooling::default();
+        cooling.begin(now, now, Reason::Rejected, None);
+        let due = now + SECOND * 60;
+        cooling.probe_sent(1);
+        cooling.probe_failed(due, due);
+        cooling.probe_back(1);
+        assert_eq!(cooling.current(due), Some((Reason::Rejected, due + SECOND * 120)));
+    }
+
+    #[test]
+    fn no_wait_is_no_answer() {
+        let now = Clock::system().now().mono;
+        let mut cooling = Cooling::default();
+        cooling.begin(now, now, Reason::RateLimited, Some(Duration::ZERO));
+        assert_eq!(cooling.leave(now), Leave::NotBefore(now + SECOND));
     }
 }

@@ -15,7 +15,13 @@ pub(super) struct Lines {
     /// One per rotation.
     lines: Vec<BTreeSet<Arrival>>,
     /// Where each stands.
-    places: HashMap<Arrival, u32>,
+    places: HashMap<Arrival, Place>,
+}
+
+#[derive(Debug)]
+struct Place {
+    line: u32,
+    model: Option<Box<str>>,
 }
 
 impl Lines {
@@ -40,25 +46,48 @@ impl Lines {
         Some(if *last < arrival { line.len() } else { line.range(..arrival).count() })
     }
 
-    pub(super) fn join(&mut self, line: u32, arrival: Arrival, most: usize) -> Result<(), LineFull> {
+    pub(super) fn join(
+        &mut self,
+        line: u32,
+        arrival: Arrival,
+        model: Option<&str>,
+        most: usize,
+    ) -> Result<(), LineFull> {
         match self.places.get(&arrival) {
-            Some(&at) if at == line => return Ok(()),
-            Some(&at) => {
-                self.lines[at as usize].remove(&arrival);
+            Some(place) if place.line == line => return Ok(()),
+            Some(place) => {
+                self.lines[place.line as usize].remove(&arrival);
             }
             None if self.places.len() >= most => return Err(LineFull),
             None => {}
         }
-        self.places.insert(arrival, line);
+        self.places.insert(arrival, Place { line, model: model.map(Box::from) });
         self.lines[line as usize].insert(arrival);
         Ok(())
     }
 
+    /// Who is now first in that line, if that changed.
     pub(super) fn leave(&mut self, arrival: Arrival) -> Option<Arrival> {
-        let line = &mut self.lines[self.places.remove(&arrival)? as usize];
+        let line = &mut self.lines[self.places.remove(&arrival)?.line as usize];
         let was_first = line.first() == Some(&arrival);
         line.remove(&arrival);
         line.first().copied().filter(|_| was_first)
+    }
+
+    /// Those in line `from` who want `model` stand in line `to` from now on. The first of both should ask again.
+    pub(super) fn move_model(&mut self, from: u32, to: u32, model: &str, wake: &mut Vec<Arrival>) {
+        if self.lines[from as usize].is_empty() {
+            return;
+        }
+        for (arrival, place) in &mut self.places {
+            if place.line == from && place.model.as_deref() == Some(model) {
+                place.line = to;
+                self.lines[from as usize].remove(arrival);
+                self.lines[to as usize].insert(*arrival);
+            }
+        }
+        self.wake(from, wake);
+        self.wake(to, wake);
     }
 
     pub(super) fn wake(&self, line: u32, wake: &mut Vec<Arrival>) {
@@ -69,9 +98,23 @@ impl Lines {
         }
     }
 
-    /// The lines in which somebody stands.
-    pub(super) fn occupied(&self) -> impl Iterator<Item = u32> + '_ {
-        self.places.values().copied()
+    pub(super) fn wake_all(&self, wake: &mut Vec<Arrival>) {
+        for line in 0..self.lines.len() {
+            self.wake(super::index(line), wake);
+        }
+    }
+
+    /// Of those who are first in a line, the one who came first.
+    pub(super) fn first(&self) -> Option<Arrival> {
+        self.lines.iter().filter_map(|line| line.first().copied()).min()
+    }
+
+    pub(super) fn length(&self, line: u32) -> usize {
+        self.lines[line as usize].len()
+    }
+
+    pub(super) fn is_empty(&self, line: u32) -> bool {
+        self.length(line) == 0
     }
 
     pub(super) fn waiting(&self) -> usize {

@@ -31,10 +31,13 @@ pub struct Want<'a> {
 #[must_use]
 #[derive(Debug)]
 pub struct Ticket {
+    pub(super) id: u64,
     pub(super) slot: u32,
     /// The model set it was picked from.
     pub(super) set: u32,
     pub(super) started: Instant,
+    /// Whether its head has come.
+    pub(super) heard: bool,
     pub(super) key_probe: bool,
     pub(super) model_probe: bool,
     pub(super) host_probe: bool,

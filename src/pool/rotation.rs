@@ -6,43 +6,78 @@
 //!
 //! Members that can't have a turn are parked, ordered by the moment they may come back. They are found out when their
 //! turn comes, so a change of state costs nothing when it happens, and a pick costs O(log n) however many are parked.
+//! Members that come back from a rest on trial stand apart: whoever is sound goes first.
 
 use std::{
     cmp::Ordering,
     collections::{BTreeSet, BinaryHeap},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use super::cooling::Cooling;
 
+/// While others are sound, a key that is on trial gets one turn in so many, …
+const TURNS_PER_TRIAL: u64 = 128;
+/// … or one in this time.
+const TIME_PER_TRIAL: Duration = Duration::from_secs(10);
+
 /// The members of one model set, in a lane per host.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Rotation {
     /// Ordered by slot.
     pub(super) members: Vec<Member>,
     pub(super) lanes: Vec<Lane>,
-    /// The deadline that was served last.
+    /// The lanes in which somebody is ready, by the deadline of the first.
+    order: BTreeSet<(Deadline, u32)>,
+    /// The latest deadline that was served.
     clock: f64,
     entered: u64,
+    turns: u64,
+    /// No parked member comes back before.
+    next_moment: Option<Instant>,
+    /// How many are on trial.
+    on_trial: usize,
+    /// The last trial: when, and after how many turns.
+    last_trial: Option<(Instant, u64)>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Member {
     pub(super) slot: u32,
     lane: u32,
     deadline: f64,
-    /// `Some` while parked: when it may come back.
-    parked: Option<Until>,
+    /// Its place among equals.
+    entered: u64,
+    place: Place,
     /// Its rest for this rotation's model alone.
     pub(super) cooling: Option<Box<Cooling>>,
 }
 
+/// Where a member stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Ready,
+    /// It may have a turn, and nobody knows how that ends.
+    Trial,
+    /// It can't have a turn until then.
+    Parked(Until),
+}
+
 /// The members on one host.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Lane {
     pub(super) host: u32,
     ready: BinaryHeap<Turn>,
-    parked: BTreeSet<(Until, u32)>,
+    trial: BTreeSet<(u64, u32)>,
+    parked: BTreeSet<(Instant, u32)>,
+    /// Its entry in the rotation's order.
+    listed: Option<Deadline>,
+}
+
+impl Lane {
+    fn new(host: u32) -> Self {
+        Self { host, ready: BinaryHeap::new(), trial: BTreeSet::new(), parked: BTreeSet::new(), listed: None }
+    }
 }
 
 impl Member {
@@ -51,21 +86,8 @@ impl Member {
     }
 }
 
-impl Lane {
-    /// The moment, known or now, at which a member may have a turn.
-    pub(super) fn first_at(&self, now: Instant) -> Option<Instant> {
-        if !self.ready.is_empty() {
-            return Some(now);
-        }
-        match self.parked.first()?.0 {
-            Until::Moment(at) => Some(at),
-            Until::Told => None,
-        }
-    }
-}
-
 /// Until when a member is parked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Until {
     Moment(Instant),
     /// Until somebody says so.
@@ -73,8 +95,31 @@ pub(super) enum Until {
 }
 
 #[derive(Debug, Clone, Copy)]
+struct Deadline(f64);
+
+impl Ord for Deadline {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.total_cmp(&other.0)
+    }
+}
+
+impl PartialOrd for Deadline {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Deadline {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Deadline {}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Turn {
-    deadline: f64,
+    deadline: Deadline,
     entered: u64,
     member: u32,
 }
@@ -82,7 +127,7 @@ struct Turn {
 impl Ord for Turn {
     /// The earliest is the greatest: `BinaryHeap` shows its greatest.
     fn cmp(&self, other: &Self) -> Ordering {
-        other.deadline.total_cmp(&self.deadline).then(other.entered.cmp(&self.entered))
+        other.deadline.cmp(&self.deadline).then(other.entered.cmp(&self.entered))
     }
 }
 
@@ -92,27 +137,19 @@ impl PartialOrd for Turn {
     }
 }
 
-impl PartialEq for Turn {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Turn {}
-
 impl Rotation {
     /// `slots` in order, each with its host and its first deadline.
     pub(super) fn new(slots: impl IntoIterator<Item = (u32, u32, f64)>) -> Self {
         let mut rotation = Self::default();
+        let mut lanes = std::collections::HashMap::new();
         for (slot, host, deadline) in slots {
-            let lane = rotation.lanes.iter().position(|lane| lane.host == host).unwrap_or_else(|| {
-                rotation.lanes.push(Lane { host, ready: BinaryHeap::new(), parked: BTreeSet::new() });
-                rotation.lanes.len() - 1
+            let lane = *lanes.entry(host).or_insert_with(|| {
+                rotation.lanes.push(Lane::new(host));
+                index(rotation.lanes.len() - 1)
             });
-            let member = index(rotation.members.len());
-            let lane = index(lane);
-            rotation.members.push(Member { slot, lane, deadline, parked: None, cooling: None });
-            rotation.enter(member);
+            let place = Place::Ready;
+            rotation.members.push(Member { slot, lane, deadline, entered: 0, place, cooling: None });
+            rotation.enter(index(rotation.members.len() - 1));
         }
         rotation
     }
@@ -122,33 +159,104 @@ impl Rotation {
         self.members.binary_search_by_key(&slot, |member| member.slot).ok().map(index)
     }
 
-    /// The earliest deadline in `lane`, whose members that were due are back.
-    pub(super) fn front(&mut self, lane: usize, now: Instant) -> Option<f64> {
-        while let Some(&(Until::Moment(until), member)) = self.lanes[lane].parked.first() {
-            if until > now {
-                break;
-            }
-            self.unpark(member);
+    /// Those whose moment has come are back.
+    pub(super) fn tick(&mut self, now: Instant) {
+        if self.next_moment.is_none_or(|next| next > now) {
+            return;
         }
-        self.lanes[lane].ready.peek().map(|turn| turn.deadline)
+        self.next_moment = None;
+        for lane in 0..self.lanes.len() {
+            while let Some(&(until, member)) = self.lanes[lane].parked.first() {
+                if until > now {
+                    self.next_moment = Some(self.next_moment.map_or(until, |next| next.min(until)));
+                    break;
+                }
+                self.unpark(member);
+            }
+        }
     }
 
-    /// Takes the first member of `lane` out of the order; it must be given back by one of the next four.
-    pub(super) fn take(&mut self, lane: usize) -> Option<u32> {
-        self.lanes[lane].ready.pop().map(|turn| turn.member)
+    /// The first lane in the order of turns of those that `pass`.
+    pub(super) fn first_lane(&self, mut pass: impl FnMut(&Lane) -> bool) -> Option<u32> {
+        self.order.iter().map(|(_, lane)| *lane).find(|lane| pass(&self.lanes[*lane as usize]))
+    }
+
+    /// The first lane with somebody on trial of those that `pass`.
+    pub(super) fn trial_lane(&self, mut pass: impl FnMut(&Lane) -> bool) -> Option<u32> {
+        if self.on_trial == 0 {
+            return None;
+        }
+        let waiting = self.lanes.iter().enumerate().filter(|(_, lane)| !lane.trial.is_empty() && pass(lane));
+        waiting.min_by_key(|(_, lane)| lane.trial.first().copied()).map(|(at, _)| index(at))
+    }
+
+    /// Whether somebody on trial may have a turn though others are sound.
+    pub(super) fn trial_is_due(&self, now: Instant) -> bool {
+        self.on_trial > 0
+            && self.last_trial.is_none_or(|(at, turns)| {
+                self.turns - turns >= TURNS_PER_TRIAL || now.saturating_duration_since(at) >= TIME_PER_TRIAL
+            })
+    }
+
+    /// Takes the first member of `lane` out of the order; it must be given back by one of the next five.
+    pub(super) fn take(&mut self, lane: u32) -> Option<u32> {
+        let turn = self.lanes[lane as usize].ready.pop()?;
+        self.list(lane);
+        Some(turn.member)
+    }
+
+    /// The first member of `lane` that is ready, else of those on trial.
+    pub(super) fn first_ready(&self, lane: u32) -> Option<u32> {
+        let lane = &self.lanes[lane as usize];
+        let ready = lane.ready.peek().map(|turn| turn.member);
+        ready.or_else(|| lane.trial.first().map(|(_, member)| *member))
+    }
+
+    /// Takes the first member that is ready, else on trial; it must be given back like those.
+    pub(super) fn take_first(&mut self, lane: u32) -> Option<u32> {
+        self.take(lane).or_else(|| self.take_trial(lane))
+    }
+
+    /// Takes the member that has been on trial longest; it must be given back like one that was ready.
+    pub(super) fn take_trial(&mut self, lane: u32) -> Option<u32> {
+        let (_, member) = self.lanes[lane as usize].trial.pop_first()?;
+        self.on_trial -= 1;
+        Some(member)
     }
 
     /// It had its turn and moves on by `step`.
     pub(super) fn served(&mut self, member: u32, step: f64) {
         let this = &mut self.members[member as usize];
+        // Who rested or was passed over for long gains no more by it than to be next.
         self.clock = self.clock.max(this.deadline);
-        this.deadline += step;
-        self.enter(member);
+        self.turn_ends(member, self.clock + step);
+    }
+
+    /// It had its turn and goes where it belongs.
+    pub(super) fn served_to(&mut self, member: u32, deadline: f64) {
+        self.turn_ends(member, deadline);
+    }
+
+    fn turn_ends(&mut self, member: u32, deadline: f64) {
+        self.turns += 1;
+        self.put_at(member, deadline);
+    }
+
+    /// A member on trial has its turn.
+    pub(super) fn tried(&mut self, now: Instant) {
+        self.last_trial = Some((now, self.turns));
     }
 
     /// It goes back where it was.
     pub(super) fn put_back(&mut self, member: u32) {
-        self.enter(member);
+        let Member { lane, entered, deadline, place, .. } = self.members[member as usize];
+        if place == Place::Trial {
+            self.lanes[lane as usize].trial.insert((entered, member));
+            self.on_trial += 1;
+        } else {
+            self.lanes[lane as usize].ready.push(Turn { deadline: Deadline(deadline), entered, member });
+            self.list(lane);
+        }
     }
 
     /// It goes where it belongs.
@@ -157,26 +265,110 @@ impl Rotation {
         self.enter(member);
     }
 
+    /// It stands on trial.
+    pub(super) fn put_on_trial(&mut self, member: u32) {
+        self.entered += 1;
+        let this = &mut self.members[member as usize];
+        if this.place != Place::Trial {
+            (this.place, this.entered) = (Place::Trial, self.entered);
+        }
+        self.put_back(member);
+    }
+
     /// It can't have a turn until then.
     pub(super) fn park(&mut self, member: u32, until: Until) {
         let this = &mut self.members[member as usize];
-        this.parked = Some(until);
-        self.lanes[this.lane as usize].parked.insert((until, member));
+        this.place = Place::Parked(until);
+        if let Until::Moment(at) = until {
+            self.lanes[this.lane as usize].parked.insert((at, member));
+            self.next_moment = Some(self.next_moment.map_or(at, |next| next.min(at)));
+        }
     }
 
-    /// A parked member may come back now. It gains nothing by its absence.
+    /// A member that is parked or on trial is ready.
     pub(super) fn unpark(&mut self, member: u32) {
         let this = &mut self.members[member as usize];
-        let Some(until) = this.parked.take() else { return };
-        this.deadline = this.deadline.max(self.clock);
-        self.lanes[this.lane as usize].parked.remove(&(until, member));
+        let lane = &mut self.lanes[this.lane as usize];
+        match this.place {
+            Place::Ready => return,
+            Place::Trial => {
+                lane.trial.remove(&(this.entered, member));
+                self.on_trial -= 1;
+            }
+            Place::Parked(Until::Moment(at)) => {
+                lane.parked.remove(&(at, member));
+            }
+            Place::Parked(Until::Told) => {}
+        }
         self.enter(member);
     }
 
+    /// The member of `lane` that comes back first, and when.
+    pub(super) fn first_parked(&self, lane: u32) -> Option<(Instant, u32)> {
+        self.lanes[lane as usize].parked.first().copied()
+    }
+
+    /// Moves a parked member to another moment.
+    pub(super) fn repark(&mut self, member: u32, until: Until) {
+        let Member { lane, place, .. } = self.members[member as usize];
+        if let Place::Parked(Until::Moment(at)) = place {
+            self.lanes[lane as usize].parked.remove(&(at, member));
+        }
+        self.park(member, until);
+    }
+
     fn enter(&mut self, member: u32) {
-        let Member { lane, deadline, .. } = self.members[member as usize];
         self.entered += 1;
-        self.lanes[lane as usize].ready.push(Turn { deadline, entered: self.entered, member });
+        let this = &mut self.members[member as usize];
+        (this.place, this.entered) = (Place::Ready, self.entered);
+        self.put_back(member);
+    }
+
+    /// Keeps the place of `lane` in the order true.
+    fn list(&mut self, lane: u32) {
+        let this = &mut self.lanes[lane as usize];
+        let first = this.ready.peek().map(|turn| turn.deadline);
+        if this.listed == first {
+            return;
+        }
+        if let Some(old) = std::mem::replace(&mut this.listed, first) {
+            self.order.remove(&(old, lane));
+        }
+        if let Some(new) = first {
+            self.order.insert((new, lane));
+        }
+    }
+}
+
+#[cfg(test)]
+impl Rotation {
+    /// Every member stands in exactly one place, and who is parked until told is `awaited`.
+    pub(super) fn assert_whole(&self, awaited: impl Fn(u32) -> bool) {
+        let count = |lane: &Lane| lane.ready.len() + lane.trial.len() + lane.parked.len();
+        let mut told = 0;
+        for (at, member) in self.members.iter().enumerate() {
+            let lane = &self.lanes[member.lane as usize];
+            let at = index(at);
+            match member.place {
+                Place::Ready => assert!(lane.ready.iter().any(|turn| {
+                    (turn.member, turn.entered) == (at, member.entered) && turn.deadline.0 == member.deadline
+                })),
+                Place::Trial => assert!(lane.trial.contains(&(member.entered, at))),
+                Place::Parked(Until::Moment(until)) => {
+                    assert!(lane.parked.contains(&(until, at)));
+                    assert!(self.next_moment.is_some_and(|next| next <= until));
+                }
+                Place::Parked(Until::Told) => {
+                    assert!(awaited(member.slot));
+                    told += 1;
+                }
+            }
+            assert!(member.deadline.is_finite());
+        }
+        assert_eq!(self.lanes.iter().map(count).sum::<usize>() + told, self.members.len());
+        assert_eq!(self.lanes.iter().map(|lane| lane.trial.len()).sum::<usize>(), self.on_trial);
+        assert_eq!(self.order.len(), self.lanes.iter().filter(|lane| !lane.ready.is_empty()).count());
+        assert!(self.lanes.iter().all(|lane| lane.listed == lane.ready.peek().map(|turn| turn.deadline)));
     }
 }
 

@@ -9,11 +9,13 @@ use crate::types::Key;
 #[derive(Debug)]
 pub(super) struct Routing {
     exact: HashMap<Box<str>, u32>,
-    /// Longest first: whoever matches the longest prefix also belongs to every shorter one that matches.
-    prefixes: Vec<(Box<str>, u32)>,
+    /// Whoever matches the longest prefix also belongs to every shorter one that matches.
+    prefixes: HashMap<Box<str>, u32>,
+    /// The lengths of these, longest first.
+    lengths: Vec<usize>,
     others: Option<u32>,
     /// For requests without a model.
-    unnamed: u32,
+    unnamed: Option<u32>,
 }
 
 impl Routing {
@@ -33,11 +35,12 @@ impl Routing {
                 prefixed.entry(prefix).or_default().push(index(slot));
             }
         }
+        let mut lengths: Vec<usize> = prefixed.keys().map(|prefix| prefix.len()).collect();
+        lengths.sort_unstable_by(|a, b| b.cmp(a));
+        lengths.dedup();
         let with_prefixes = |name: &str, mut slots: Vec<u32>| {
-            for (prefix, more) in &prefixed {
-                if name.starts_with(prefix) {
-                    slots.extend(more);
-                }
+            for more in starts(&lengths, name).filter_map(|start| prefixed.get(start)) {
+                slots.extend(more);
             }
             slots.sort_unstable();
             slots.dedup();
@@ -47,27 +50,28 @@ impl Routing {
             .iter()
             .map(|(name, slots)| (Box::from(*name), sets.id(with_prefixes(name, slots.clone()))))
             .collect();
-        let mut prefixes: Vec<(Box<str>, u32)> = prefixed
+        let prefixes = prefixed
             .keys()
             .map(|prefix| (Box::from(*prefix), sets.id(with_prefixes(prefix, Vec::new()))))
             .collect();
-        prefixes.sort_by(|(a, _), (b, _)| b.len().cmp(&a.len()).then(a.cmp(b)));
         let slots_where = |wanted: &dyn Fn(&Key) -> bool| -> Vec<u32> {
             keys.clone().enumerate().filter(|(_, key)| wanted(key)).map(|(slot, _)| index(slot)).collect()
         };
         let others = slots_where(&|key| key.settings().models.serves_others());
         let others = (!others.is_empty()).then(|| sets.id(others));
-        let unnamed = sets.id(slots_where(&home));
-        (Self { exact, prefixes, others, unnamed }, sets.slots)
+        let unnamed = slots_where(&home);
+        let unnamed = (!unnamed.is_empty()).then(|| sets.id(unnamed));
+        (Self { exact, prefixes, lengths, others, unnamed }, sets.slots)
     }
 
     /// The set that serves `model`, and whether keys name it.
     pub(super) fn find(&self, model: Option<&str>) -> Option<(u32, bool)> {
-        let Some(model) = model else { return Some((self.unnamed, false)) };
-        let named = self.exact.get(model).copied().or_else(|| {
-            let matching = self.prefixes.iter().find(|(prefix, _)| model.starts_with(&**prefix));
-            matching.map(|(_, set)| *set)
-        });
+        let Some(model) = model else { return self.unnamed.map(|set| (set, false)) };
+        let named = self
+            .exact
+            .get(model)
+            .copied()
+            .or_else(|| starts(&self.lengths, model).find_map(|start| self.prefixes.get(start).copied()));
         named.map(|set| (set, true)).or_else(|| self.others.map(|set| (set, false)))
     }
 
@@ -75,6 +79,11 @@ impl Routing {
     pub(super) fn others(&self) -> Option<u32> {
         self.others
     }
+}
+
+/// What `name` starts with, in these lengths.
+fn starts<'n>(lengths: &[usize], name: &'n str) -> impl Iterator<Item = &'n str> {
+    lengths.iter().filter_map(|length| name.get(..*length))
 }
 
 /// Equal sets are one: models that the same keys serve share a rotation.

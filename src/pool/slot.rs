@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::{
+    Transition,
     cooling::{Cooling, Leave},
     window::Window,
 };
@@ -24,8 +25,12 @@ const LATENCY_ALPHA: f64 = 0.2;
 pub(super) struct Slot {
     pub(super) key: Arc<Key>,
     pub(super) host: u32,
-    /// The other entries of the same credential: they share its limits and its faults.
-    pub(super) twins: Box<[u32]>,
+    /// The first entry of its credential.
+    pub(super) credential: u32,
+    /// All entries of its credential, where there are several: they share its limits and its faults.
+    pub(super) twins: Option<Arc<[u32]>>,
+    /// The model sets it belongs to.
+    pub(super) sets: Vec<u32>,
     /// Requests it is serving.
     pub(super) in_flight: u32,
     /// The same for all entries of its credential.
@@ -35,10 +40,7 @@ pub(super) struct Slot {
     pub(super) window: Window,
     /// An average of seconds to the response head.
     pub(super) latency: Option<f64>,
-    /// Failures since the last success.
-    pub(super) failures: u32,
-    /// When the first of these was sent.
-    pub(super) failing_since: Option<Instant>,
+    pub(super) failing: Option<Failing>,
     pub(super) cooling: Cooling,
     pub(super) gcra: Gcra,
     /// Whether a rotation has parked it until told.
@@ -47,19 +49,33 @@ pub(super) struct Slot {
     denied: Vec<(Box<str>, Instant)>,
 }
 
+/// Failures since the last success.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Failing {
+    /// Those between which the host worked for others.
+    pub(super) count: u32,
+    /// When the first of these was sent.
+    pub(super) since: Instant,
+    /// When the last came back.
+    pub(super) last: Instant,
+    /// Those that may have been the host's: not held against the key before somebody else's success clears the host.
+    pub(super) open: u32,
+}
+
 impl Slot {
-    pub(super) fn new(key: Arc<Key>, host: u32) -> Self {
+    pub(super) fn new(key: Arc<Key>, host: u32, at: u32) -> Self {
         Self {
             key,
             host,
-            twins: Box::default(),
+            credential: at,
+            sets: Vec::new(),
+            twins: None,
             in_flight: 0,
             credential_in_flight: 0,
             used: 0,
             window: Window::default(),
             latency: None,
-            failures: 0,
-            failing_since: None,
+            failing: None,
             cooling: Cooling::default(),
             gcra: Gcra::default(),
             awaited: false,
@@ -69,18 +85,28 @@ impl Slot {
 
     /// Whether it may be picked, for all that concerns the key itself.
     pub(super) fn leave(&self, now: Instant) -> Leave {
-        let leave = self.cooling.leave(now);
-        if !matches!(leave, Leave::Free | Leave::Probe) {
-            return leave;
-        }
         let settings = self.key.settings();
         if settings.max_in_flight.is_some_and(|most| self.credential_in_flight >= most.get()) {
             return Leave::Blocked;
         }
+        let leave = self.cooling.leave(now);
         match settings.rate.map(|rate| self.gcra.free_at(rate, now)) {
-            Some(free) if free > now => Leave::NotBefore(free),
+            Some(free) if free > now => leave.and(Leave::NotBefore(free)),
             _ => leave,
         }
+    }
+
+    /// So many failures were its own.
+    pub(super) fn fell_short(&mut self, now: Instant, failures: u32) {
+        for _ in 0..failures {
+            self.window.record(now, false);
+        }
+    }
+
+    /// What is to be told of a rest that began.
+    pub(super) fn resting(&self, now: Instant) -> Option<Transition> {
+        let (reason, until) = self.cooling.current(now)?;
+        Some(Transition::Resting { key: Arc::clone(&self.key), reason, until })
     }
 
     pub(super) fn weight(&self) -> f64 {
@@ -106,7 +132,8 @@ impl Slot {
     }
 
     pub(super) fn note_latency(&mut self, head: Duration) {
-        let seconds = head.as_secs_f64();
+        // Below a millisecond differences are noise.
+        let seconds = head.as_secs_f64().max(1e-3);
         self.latency = Some(self.latency.map_or(seconds, |mean| mean + LATENCY_ALPHA * (seconds - mean)));
     }
 }

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Pool, Reason, Want, cooling::Leave};
+use super::{Pool, Reason, Want, cooling::Cooling};
 use crate::types::{Key, Origin};
 
 /// How old the causes of a refusal may be: under load many are refused for the same ones.
@@ -84,7 +84,7 @@ pub struct Causes {
     pub resting: Vec<(Reason, usize, Instant)>,
     /// Keys at their own rate or number of requests in flight.
     pub busy: usize,
-    /// Keys whose host is out of order, and when it is asked again.
+    /// Keys whose host is out of order.
     pub host_down: usize,
     /// Keys that could serve.
     pub free: usize,
@@ -95,6 +95,14 @@ impl Causes {
     #[must_use]
     pub fn keys(&self) -> usize {
         self.resting.iter().map(|(_, count, _)| count).sum::<usize>() + self.busy + self.host_down + self.free
+    }
+
+    /// Whether all that stands in the way is that no key has access to the model.
+    #[must_use]
+    pub fn is_model_missing(&self) -> bool {
+        self.keys() > 0
+            && self.resting.iter().all(|(reason, ..)| *reason == Reason::ModelUnavailable)
+            && self.is_hopeless()
     }
 
     /// Whether every key is rejected, refused, without money or without the model: no wait of minutes would help.
@@ -130,7 +138,8 @@ impl Pool {
     pub fn causes(&mut self, now: Instant, want: &Want<'_>) -> Causes {
         let Some((set, _)) = self.routing.find(want.model) else { return Causes::default() };
         let at = self.rotation_of(set, want.model) as usize;
-        if let Some((taken, causes)) = &self.rotations[at].causes
+        if let Some((taken, changes, causes)) = &self.rotations[at].causes
+            && *changes == self.changes
             && now.saturating_duration_since(*taken) < CAUSES_KEPT
         {
             return causes.clone();
@@ -138,23 +147,24 @@ impl Pool {
         let mut causes = Causes::default();
         for member in &self.rotations[at].rotation.members {
             let slot = &self.slots[member.slot as usize];
-            let for_model = member.cooling.as_ref().and_then(|cooling| cooling.current(now));
             let host = &self.hosts[slot.host as usize];
-            if let Some((reason, until)) = slot.cooling.current(now).or(for_model) {
+            let rests = |cooling: &Cooling| cooling.current(now).filter(|_| !cooling.leave(now).is_granted());
+            if let Some((reason, until)) = rests(&slot.cooling).or(member.cooling.as_deref().and_then(rests))
+            {
                 match causes.resting.iter_mut().find(|(known, ..)| *known == reason) {
                     Some((_, count, soonest)) => (*count, *soonest) = (*count + 1, until.min(*soonest)),
                     None => causes.resting.push((reason, 1, until)),
                 }
             } else if !host.breaker.is_closed() {
                 causes.host_down += 1;
-            } else if matches!(slot.leave(now), Leave::Free | Leave::Probe) {
+            } else if slot.leave(now).is_granted() {
                 causes.free += 1;
             } else {
                 causes.busy += 1;
             }
         }
         causes.resting.sort_unstable();
-        self.rotations[at].causes = Some((now, causes.clone()));
+        self.rotations[at].causes = Some((now, self.changes, causes.clone()));
         causes
     }
 }

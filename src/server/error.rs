@@ -139,6 +139,12 @@ impl From<ForwardError> for Refusal {
                 };
                 Self::new(StatusCode::NOT_FOUND, "model_not_found", message)
             }
+            ForwardError::ModelUnavailable { model } => {
+                let model = model.unwrap_or_default();
+                let message =
+                    format!("The model `{model}` does not exist, or none of the keys has access to it.");
+                Self::new(StatusCode::NOT_FOUND, "model_not_found", message)
+            }
             ForwardError::Target(bad) => bad.into(),
             ForwardError::AllKeysCooling(now) => {
                 let message = format!("No key is free now: {}.", explain(&now));
@@ -153,7 +159,8 @@ impl From<ForwardError> for Refusal {
                     "No key is usable: {}. Whoever runs this proxy must replace or fund them.",
                     explain(&now)
                 );
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "no_usable_key", message).retry(now.free_in)
+                // When a key is asked again is known, not that it will serve.
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "no_usable_key", message).retry(None)
             }
             ForwardError::NotPermitted => {
                 let message = "No key may use this endpoint: their permissions at the upstream do not cover it. \

@@ -6,7 +6,7 @@ mod metrics;
 
 use std::net::SocketAddr;
 
-pub use log::{LogError, init};
+pub use log::{Flush, LogError, init};
 pub use metrics::Metrics;
 
 /// What is logged and measured, and where.

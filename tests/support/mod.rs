@@ -2,6 +2,9 @@
 
 #![cfg_attr(all(), allow(dead_code, unreachable_pub, reason = "each test uses its own part"))]
 
+pub mod ask;
+pub mod binary;
 pub mod proxy;
 pub mod raw;
+pub mod still;
 pub mod upstream;

@@ -46,6 +46,23 @@ impl Proxy {
         Self::start(&keys_toml(upstream, keys)).await
     }
 
+    /// Starts a daemon in a folder with these files, which it finds by itself, and environment variables.
+    pub async fn start_in(files: &[(&str, &str)], env: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        for (name, text) in files {
+            std::fs::write(folder.path().join(name), text).expect("the test's own file");
+        }
+        let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+        let flags = Flags { config: None, bind: Some(loopback) };
+        let env = Env::from_map(
+            env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+        );
+        let mut config =
+            Config::load(&flags, &env, folder.path()).unwrap_or_else(|problems| panic!("{problems}"));
+        config.telemetry.metrics_bind = Some(loopback);
+        Self::run(config, folder)
+    }
+
     fn run(config: Config, folder: TempDir) -> Self {
         let daemon = Daemon::bind(config).expect("loopback has free ports");
         let address = daemon.address().expect("bound");
@@ -59,6 +76,11 @@ impl Proxy {
     /// Where clients connect.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where Prometheus reads.
+    pub fn metrics_address(&self) -> SocketAddr {
+        self.metrics
     }
 
     /// `http://127.0.0.1:PORT` and `path`.

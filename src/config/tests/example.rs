@@ -7,12 +7,13 @@ use super::*;
 const EXAMPLE: &str = include_str!("../../../config.example.toml");
 
 /// Another value for every setting.
-const OTHERS: [(&str, &str, &str); 41] = [
+const OTHERS: [(&str, &str, &str); 42] = [
     ("server", "bind_addr", "\"127.0.0.1:81\""),
     ("server", "request_body_limit_bytes", "1"),
     ("server", "graceful_shutdown_seconds", "0"),
     ("server", "shutdown_delay_seconds", "1"),
     ("server", "max_connections", "1"),
+    ("server", "replay_memory_bytes", "67108864"),
     ("server", "trusted_proxies", "[\"10.0.0.1\"]"),
     ("server", "cors_allowed_origins", "[\"*\"]"),
     ("upstream", "base_url", "\"http://localhost\""),

@@ -1,0 +1,345 @@
+//! Whose turn it is, and when the next one comes.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    Grant, Pool, Strategy, Ticket, Want,
+    cooling::{Cooling, Leave},
+    effects::family,
+    orders::chance,
+    rotation::{Lane, Member, Until},
+};
+use crate::rate::Rate;
+
+/// Below this health a key is degraded.
+const DEGRADED: f64 = 0.75;
+/// A key this much slower than the fastest still counts as fast.
+const FAST_ENOUGH: f64 = 1.25;
+/// The smallest share of a slow key: what it takes to notice that it has become fast.
+const SLOWEST_SHARE: f64 = 0.02;
+/// At most so many keys that are no good for a request are passed over for it in one pick.
+const PASSED_OVER: usize = 64;
+/// How old the pace of a line may be.
+const PACE_KEPT: Duration = Duration::from_millis(250);
+
+/// Which members are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Among {
+    Ready,
+    OnTrial,
+}
+
+impl Pool {
+    pub(super) fn pick(&mut self, set: u32, at: u32, now: Instant, want: &Want<'_>) -> Option<Grant> {
+        let rotation = &mut self.rotations[at as usize].rotation;
+        rotation.tick(now);
+        // Who has been refused already is not sent on a trial.
+        let trial = want.tried.is_empty() && rotation.trial_is_due(now);
+        let mut aside = std::mem::take(&mut self.aside);
+        let mut found = if trial { self.look(Among::OnTrial, at, now, want, &mut aside) } else { None };
+        if found.is_none() {
+            found = self.look(Among::Ready, at, now, want, &mut aside);
+        }
+        if found.is_none() {
+            found = self.look(Among::OnTrial, at, now, want, &mut aside);
+        }
+        if !aside.is_empty() {
+            found = found.or_else(|| self.best_of(at, want, &mut aside));
+            // So that the next request that looks sees others.
+            let crowd = aside.len() >= PASSED_OVER;
+            for member in aside.drain(..) {
+                let rotation = &mut self.rotations[at as usize].rotation;
+                if crowd && self.settings.strategy != Strategy::LeastUsed {
+                    rotation.served(member, 1.0);
+                } else {
+                    rotation.put_back(member);
+                }
+            }
+        }
+        self.aside = aside;
+        found.map(|member| self.grant(set, at, member, now))
+    }
+
+    /// The first that may be asked and is good for this request. Who is not goes `aside`.
+    fn look(
+        &mut self,
+        among: Among,
+        at: u32,
+        now: Instant,
+        want: &Want<'_>,
+        aside: &mut Vec<u32>,
+    ) -> Option<u32> {
+        let most = aside.len() + want.tried.len() + PASSED_OVER;
+        while aside.len() < most {
+            let lane = self.next_lane(among, at, now, want)?;
+            let rotation = &mut self.rotations[at as usize].rotation;
+            let member = match among {
+                Among::Ready => rotation.take(lane)?,
+                Among::OnTrial => rotation.take_trial(lane)?,
+            };
+            let this = &rotation.members[member as usize];
+            let slot = &self.slots[this.slot as usize];
+            if among == Among::Ready
+                && self.settings.strategy == Strategy::LeastUsed
+                && this.deadline() < slot.turns()
+            {
+                // It was used through another rotation since it entered this one.
+                rotation.put_at(member, slot.turns());
+                continue;
+            }
+            let (leave, doubtful) = self.standing(at, member, now);
+            let rotation = &mut self.rotations[at as usize].rotation;
+            match leave {
+                Leave::Probe if doubtful && among == Among::Ready => rotation.put_on_trial(member),
+                Leave::Free | Leave::Probe => {
+                    let slot = &self.slots[rotation.members[member as usize].slot as usize];
+                    if want.tried.contains(&slot.key.identity()) || slot.is_denied(now, want.purpose) {
+                        aside.push(member);
+                    } else {
+                        return Some(member);
+                    }
+                }
+                Leave::NotBefore(_) | Leave::Blocked => self.park(at, member, leave),
+            }
+        }
+        None
+    }
+
+    /// Of those set aside, who was not tried or was so longest ago.
+    fn best_of(&self, at: u32, want: &Want<'_>, aside: &mut Vec<u32>) -> Option<u32> {
+        let members = &self.rotations[at as usize].rotation.members;
+        let tried = |member: u32| {
+            let key = self.slots[members[member as usize].slot as usize].key.identity();
+            want.tried.iter().rposition(|tried| *tried == key).map_or(0, |at| at + 1)
+        };
+        let best = (0..aside.len()).min_by_key(|n| tried(aside[*n]))?;
+        Some(aside.remove(best))
+    }
+
+    /// The lane whose front is next: of the hosts that may be asked, those that this request trusts first.
+    fn next_lane(&self, among: Among, at: u32, now: Instant, want: &Want<'_>) -> Option<u32> {
+        let rotation = &self.rotations[at as usize].rotation;
+        let open = |lane: &Lane| self.hosts[lane.host as usize].breaker.leave(now).is_granted();
+        let trusted = |lane: &Lane| {
+            let host = &self.hosts[lane.host as usize];
+            match host.breaker.leave(now) {
+                Leave::Free => !want.failed_hosts.contains(&host.origin),
+                Leave::Probe => want.tried.is_empty() && want.failed_hosts.is_empty(),
+                Leave::NotBefore(_) | Leave::Blocked => false,
+            }
+        };
+        match among {
+            Among::Ready => rotation.first_lane(trusted).or_else(|| rotation.first_lane(open)),
+            Among::OnTrial => rotation.trial_lane(trusted).or_else(|| rotation.trial_lane(open)),
+        }
+    }
+
+    /// Whether a member may be picked, its host aside; and whether little is to be expected of that.
+    fn standing(&self, at: u32, member: u32, now: Instant) -> (Leave, bool) {
+        let Member { slot, cooling, .. } = &self.rotations[at as usize].rotation.members[member as usize];
+        let slot = &self.slots[*slot as usize];
+        let leave = slot.leave(now);
+        let Some(cooling) = cooling else {
+            return (leave, leave == Leave::Probe && slot.cooling.is_doubtful());
+        };
+        let doubtful = |cooling: &Cooling| cooling.leave(now) == Leave::Probe && cooling.is_doubtful();
+        (leave.and(cooling.leave(now)), doubtful(&slot.cooling) || doubtful(cooling))
+    }
+
+    fn park(&mut self, at: u32, member: u32, leave: Leave) {
+        let rotation = &mut self.rotations[at as usize].rotation;
+        if let Leave::NotBefore(until) = leave {
+            rotation.repark(member, Until::Moment(until));
+        } else {
+            self.slots[rotation.members[member as usize].slot as usize].awaited = true;
+            rotation.repark(member, Until::Told);
+        }
+    }
+
+    fn grant(&mut self, set: u32, at: u32, member: u32, now: Instant) -> Grant {
+        let (leave, _) = self.standing(at, member, now);
+        let slot_at = self.rotations[at as usize].rotation.members[member as usize].slot;
+        let slot = &mut self.slots[slot_at as usize];
+        self.attempts += 1;
+        let mut ticket = Ticket {
+            id: self.attempts,
+            slot: slot_at,
+            set,
+            started: now,
+            heard: false,
+            key_probe: false,
+            model_probe: false,
+            host_probe: false,
+        };
+        let breaker = &mut self.hosts[slot.host as usize].breaker;
+        if breaker.leave(now) == Leave::Probe {
+            ticket.host_probe = true;
+            breaker.probe_sent();
+        }
+        slot.used += 1;
+        slot.in_flight += 1;
+        let key = Arc::clone(&slot.key);
+        for twin in family(&self.slots, slot_at) {
+            let slot = &mut self.slots[twin as usize];
+            slot.credential_in_flight += 1;
+            if let Some(rate) = slot.key.settings().rate {
+                slot.gcra.charge(rate, now);
+            }
+        }
+        if leave == Leave::Probe {
+            self.send_probe(at, now, &mut ticket);
+        }
+        self.keep_pace(at, now, slot_at);
+        self.move_on(at, member, now);
+        Grant { key, ticket }
+    }
+
+    /// The attempt counts against what rate limits have taught about the credential.
+    fn keep_pace(&mut self, at: u32, now: Instant, slot: u32) {
+        let overlay = self.is_overlay(at);
+        for twin in family(&self.slots, slot) {
+            self.slots[twin as usize].cooling.granted(now);
+            let rotation = &mut self.rotations[at as usize].rotation;
+            if overlay
+                && let Some(member) = rotation.member_of(twin)
+                && let Some(cooling) = rotation.members[member as usize].cooling.as_deref_mut()
+            {
+                cooling.granted(now);
+            }
+        }
+    }
+
+    /// The attempt is the probe of the rests that have ended, of every entry of the credential.
+    fn send_probe(&mut self, at: u32, now: Instant, ticket: &mut Ticket) {
+        let rotation = &mut self.rotations[at as usize].rotation;
+        rotation.tried(now);
+        for twin in family(&self.slots, ticket.slot) {
+            let cooling = &mut self.slots[twin as usize].cooling;
+            if cooling.leave(now) == Leave::Probe {
+                cooling.probe_sent(ticket.id);
+                ticket.key_probe = true;
+            }
+            let member = rotation.member_of(twin);
+            let cooling = member.and_then(|member| rotation.members[member as usize].cooling.as_deref_mut());
+            if let Some(cooling) = cooling.filter(|cooling| cooling.leave(now) == Leave::Probe) {
+                cooling.probe_sent(ticket.id);
+                ticket.model_probe = true;
+            }
+        }
+    }
+
+    /// The member had its turn.
+    fn move_on(&mut self, at: u32, member: u32, now: Instant) {
+        let order = &mut self.rotations[at as usize];
+        let slot = &mut self.slots[order.rotation.members[member as usize].slot as usize];
+        let weight = slot.weight();
+        match self.settings.strategy {
+            Strategy::RoundRobin => order.rotation.served(member, weight.recip()),
+            Strategy::RoundRobinHealthWeighted => {
+                let share = weight * share(slot.window.health(now), self.settings.unhealthy_penalty);
+                order.rotation.served(member, share.recip());
+            }
+            Strategy::LeastLatency => {
+                let mut share = weight * share(slot.window.health(now), self.settings.unhealthy_penalty);
+                if let Some(latency) = slot.latency {
+                    // The mark drifts up, a tenth in a whole round, so that it follows when the fastest slows down.
+                    #[expect(clippy::cast_precision_loss, reason = "fewer than 2^32 keys")]
+                    let drift = 1.0 + 0.1 / order.rotation.members.len() as f64;
+                    let fastest = order.fastest.map_or(latency, |fastest| (fastest * drift).min(latency));
+                    order.fastest = Some(fastest);
+                    let behind = latency / (fastest * FAST_ENOUGH);
+                    share *= if behind > 1.0 { behind.powi(3).recip().max(SLOWEST_SHARE) } else { 1.0 };
+                }
+                order.rotation.served(member, share.recip());
+            }
+            Strategy::LeastUsed => order.rotation.served_to(member, slot.turns()),
+            Strategy::Random => {
+                order.rotation.served(member, chance(&mut self.rng) / weight);
+            }
+        }
+    }
+
+    /// When the turn after `ahead` others comes.
+    pub(super) fn free_at(&mut self, at: u32, now: Instant, ahead: usize) -> Option<Instant> {
+        self.rotations[at as usize].rotation.tick(now);
+        let mut first: Option<Instant> = None;
+        for lane in 0..self.rotations[at as usize].rotation.lanes.len() {
+            let lane = super::index(lane);
+            let host = self.rotations[at as usize].rotation.lanes[lane as usize].host;
+            let open = match self.hosts[host as usize].breaker.leave(now) {
+                Leave::Free | Leave::Probe => now,
+                Leave::NotBefore(until) => until,
+                Leave::Blocked => continue,
+            };
+            if let Some(free) = self.first_in_lane(at, lane, now) {
+                let free = free.max(open);
+                first = Some(first.map_or(free, |first| first.min(free)));
+            }
+        }
+        let ahead = u32::try_from(ahead).unwrap_or(u32::MAX);
+        if ahead == 0 {
+            return first;
+        }
+        let pace = self.pace(at, now);
+        first.map(|first| first + pace.saturating_mul(ahead))
+    }
+
+    /// The moment, known or now, at which a member of `lane` may have a turn, its host aside.
+    fn first_in_lane(&mut self, at: u32, lane: u32, now: Instant) -> Option<Instant> {
+        // What is ready was perhaps never looked at, and what is parked may have been put off since.
+        while let Some(member) = self.rotations[at as usize].rotation.first_ready(lane) {
+            let (leave, _) = self.standing(at, member, now);
+            if leave.is_granted() {
+                return Some(now);
+            }
+            self.rotations[at as usize].rotation.take_first(lane);
+            self.park(at, member, leave);
+        }
+        while let Some((until, member)) = self.rotations[at as usize].rotation.first_parked(lane) {
+            let (leave, _) = self.standing(at, member, now);
+            match leave {
+                Leave::Free | Leave::Probe => return Some(now),
+                Leave::NotBefore(same) if same == until => return Some(until),
+                Leave::NotBefore(_) | Leave::Blocked => self.park(at, member, leave),
+            }
+        }
+        None
+    }
+
+    /// The time between two turns when all members in service are at their rates. Zero: one has none.
+    fn pace(&mut self, at: u32, now: Instant) -> Duration {
+        let order = &self.rotations[at as usize];
+        if let Some((taken, pace)) = order.pace
+            && now.saturating_duration_since(taken) < PACE_KEPT
+        {
+            return pace;
+        }
+        let members = order.rotation.members.iter();
+        let per_second: Option<f64> = members
+            .filter_map(|member| {
+                let slot = &self.slots[member.slot as usize];
+                let cooling = || std::iter::once(&slot.cooling).chain(member.cooling.as_deref());
+                if !cooling().all(|cooling| cooling.is_in_service(now)) {
+                    return None;
+                }
+                let own = slot.key.settings().rate.map(Rate::interval);
+                let interval = own.into_iter().chain(cooling().filter_map(Cooling::interval)).max();
+                #[expect(clippy::cast_precision_loss, reason = "fewer than 2^32 keys")]
+                let entries = slot.twins.as_ref().map_or(1, |twins| twins.len()) as f64;
+                Some(interval.map(|interval| (interval.as_secs_f64() * entries).recip()))
+            })
+            .sum();
+        let pace = per_second.filter(|rate| *rate > 0.0).map_or(0.0, f64::recip);
+        let pace = Duration::from_secs_f64(pace);
+        self.rotations[at as usize].pace = Some((now, pace));
+        pace
+    }
+}
+
+/// The part of its weight that a key of this health gets.
+fn share(health: f64, penalty: f64) -> f64 {
+    if health < DEGRADED { penalty.recip() } else { health }
+}

@@ -1,1 +1,0 @@
-//! What the pool promises, over examples and over random sequences of operations.

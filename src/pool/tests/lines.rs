@@ -1,0 +1,148 @@
+//! Limits of keys, and who waits for them: one behaviour each.
+
+use super::*;
+
+#[test]
+fn entries_of_one_credential_share_limits_and_faults() {
+    let entry = || Entry::new("same").at_once(2).rate(1.0, 3);
+    let entries = vec![entry().models(&["m1"]), entry().models(&["m2"]), Entry::new("same").at(TWO)];
+    let mut bench = Bench::new(entries);
+    bench.model = Some("m1");
+    let (one, two) = (bench.take().1, bench.take().1);
+    bench.model = Some("m2");
+    assert_eq!(bench.acquire().unwrap_err().free_at, None, "two at once, wherever");
+    let arrival = bench.pool.arrive();
+    bench.join(arrival).unwrap();
+    assert_eq!(bench.settle(one, Outcome::Good).wake, [arrival]);
+    bench.pool.leave(arrival);
+    bench.serve(Outcome::Good);
+    assert_eq!(bench.acquire().unwrap_err().free_at, Some(bench.now + SECOND), "three in a burst");
+    let _ = bench.settle(two, rest(Reason::Rejected));
+    assert!(matches!(bench.state(0), State::Resting(Reason::Rejected, _)));
+    assert!(matches!(bench.state(1), State::Resting(Reason::Rejected, _)));
+    // On another host the same text is another credential: many local servers take any.
+    assert_eq!(bench.state(2), State::Ready);
+}
+
+#[test]
+fn a_key_serves_no_more_at_once_than_it_may() {
+    let mut bench = Bench::new(vec![Entry::new("a").at_once(2), Entry::new("b").at_once(1)]);
+    let mut out: Vec<_> = (0..3).map(|_| bench.take()).collect();
+    assert_eq!(bench.acquire().unwrap_err(), Exhausted { why: Why::NoneFree, free_at: None });
+    let (key, ticket) = out.remove(1);
+    let _ = bench.settle(ticket, Outcome::Abandoned);
+    assert_eq!(bench.take().0, key);
+}
+
+#[test]
+fn a_keys_own_rate_is_kept_and_the_next_turn_is_named() {
+    let mut bench = Bench::new(vec![Entry::new("a").rate(4.0, 2), Entry::new("b").rate(2.0, 1)]);
+    bench.shares(3);
+    assert_eq!(bench.acquire().unwrap_err().free_at, Some(bench.now + MS * 250));
+    bench.now += MS * 250;
+    assert_eq!(bench.take().0, 0);
+    assert_eq!(bench.acquire().unwrap_err().free_at, Some(bench.now + MS * 250));
+}
+
+#[test]
+fn a_rest_and_a_rate_are_waited_out_together() {
+    let mut bench = Bench::new(vec![Entry::new("a").rate(0.1, 1)]);
+    bench.serve(limited(3));
+    assert_eq!(bench.acquire().unwrap_err().free_at, Some(bench.now + SECOND * 10));
+}
+
+#[test]
+fn who_came_first_is_served_first_even_when_it_comes_back() {
+    let mut bench = Bench::new(vec![Entry::new("a").at_once(1)]);
+    let early = bench.pool.arrive();
+    let (_, ticket) = bench.take();
+    let (second, third) = (bench.pool.arrive(), bench.pool.arrive());
+    for arrival in [second, third] {
+        assert!(bench.ask(arrival).is_err());
+        bench.join(arrival).unwrap();
+    }
+    assert_eq!(bench.pool.waiting(), 2);
+    assert_eq!(bench.settle(ticket, Outcome::Good).wake, [second]);
+    // Free, but not for those behind the first.
+    assert_eq!(bench.ask(third).unwrap_err().why, Why::InLine);
+    assert_eq!(bench.acquire().unwrap_err().why, Why::InLine);
+    // An older one that retries goes ahead.
+    let Grant { ticket, .. } = bench.ask(early).unwrap();
+    assert_eq!(bench.ask(second).unwrap_err().why, Why::NoneFree);
+    assert_eq!(bench.settle(ticket, Outcome::Good).wake, [second]);
+    let Grant { ticket, .. } = bench.ask(second).unwrap();
+    assert_eq!(bench.pool.leave(second), Some(third));
+    assert_eq!(bench.ask(third).unwrap_err().why, Why::NoneFree);
+    assert_eq!(bench.settle(ticket, Outcome::Good).wake, [third]);
+}
+
+#[test]
+fn a_line_is_as_long_as_it_may_be() {
+    let settings = Settings { max_waiting: 2.try_into().unwrap(), ..Settings::default() };
+    let mut bench = Bench::set(settings, vec![Entry::new("a").at_once(1)]);
+    let (_, _out) = bench.take();
+    let arrivals: Vec<_> = (0..3).map(|_| bench.pool.arrive()).collect();
+    assert_eq!(
+        arrivals.iter().map(|arrival| bench.join(*arrival)).collect::<Vec<_>>(),
+        [Ok(()), Ok(()), Err(LineFull)]
+    );
+    assert_eq!(bench.join(arrivals[1]), Ok(()), "it has its place");
+}
+
+#[test]
+fn a_line_says_when_the_turn_after_those_in_it_comes() {
+    let entries =
+        vec![Entry::new("a").rate(1.0, 1), Entry::new("b").rate(1.0, 1), Entry::new("c").rate(8.0, 1)];
+    let mut bench = Bench::new(entries);
+    // Who rests adds nothing to the pace.
+    let _ = bench.hit(2, rest(Reason::QuotaExhausted));
+    for n in 0..5_u32 {
+        if let Ok(Grant { ticket, .. }) = bench.acquire() {
+            let _ = bench.settle(ticket, Outcome::Good);
+        }
+        let arrival = bench.pool.arrive();
+        let expected = bench.now + SECOND + MS * 500 * n;
+        let told = bench.ask(arrival).map(|_| ()).unwrap_err();
+        assert!(n == 0 || told.why == Why::InLine);
+        assert_eq!(told.free_at, Some(expected));
+        bench.join(arrival).unwrap();
+    }
+}
+
+#[test]
+fn a_line_follows_its_model_into_an_order_of_its_own() {
+    let models = &["m1", "m2"];
+    let mut bench = Bench::new(vec![Entry::new("a").at_once(1).models(models)]);
+    bench.model = Some("m1");
+    let (_, ticket) = bench.take();
+    let (first, second) = (bench.pool.arrive(), bench.pool.arrive());
+    for (model, arrival) in [("m1", first), ("m2", second)] {
+        bench.model = Some(model);
+        assert!(bench.ask(arrival).is_err());
+        bench.join(arrival).unwrap();
+    }
+    bench.model = Some("m1");
+    let mut wake = bench.settle(ticket, for_model(Reason::RateLimited, 20)).wake;
+    wake.sort_unstable();
+    assert_eq!(wake, [first, second]);
+    assert_eq!(bench.ask(first).unwrap_err().free_at, Some(bench.now + SECOND * 20));
+    assert_eq!(bench.acquire().unwrap_err().why, Why::InLine, "nobody overtakes");
+    bench.model = Some("m2");
+    assert!(bench.ask(second).is_ok(), "nobody waits for a model that rests");
+}
+
+#[test]
+fn a_lifted_rest_wakes_the_line() {
+    let mut bench = Bench::new(Entry::many(2));
+    let keys: Vec<_> = bench.keys.iter().map(|key| key.identity()).collect();
+    for _ in 0..2 {
+        bench.serve(rest(Reason::Refused));
+    }
+    let arrival = bench.pool.arrive();
+    assert!(bench.ask(arrival).is_err());
+    bench.join(arrival).unwrap();
+    assert_eq!(bench.pool.lift(&keys, Reason::Rejected), Effects::default());
+    let effects = bench.pool.lift(&keys, Reason::Refused);
+    assert_eq!((effects.transitions.len(), &effects.wake[..]), (2, &[arrival][..]));
+    assert!(bench.ask(arrival).is_ok());
+}

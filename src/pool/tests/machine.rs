@@ -1,0 +1,394 @@
+//! Random sequences of operations, each answer checked against a naive model.
+
+use proptest::{prelude::*, strategy::Strategy as Generate};
+
+use super::{
+    naive::{Waiter, World},
+    *,
+};
+use crate::pool;
+
+const MODELS: [Option<&str>; 5] = [None, Some("m1"), Some("m1-mini"), Some("m2"), Some("x")];
+
+#[derive(Debug, Clone)]
+enum Op {
+    /// A request comes, and waits in line if it must.
+    Arrive {
+        model: usize,
+    },
+    Settle {
+        which: usize,
+        outcome: Outcome,
+    },
+    /// The attempt ends so, and the request asks for another key.
+    Retry {
+        which: usize,
+        outcome: Outcome,
+    },
+    Heard {
+        which: usize,
+    },
+    /// Somebody who waits goes away.
+    Leave {
+        which: usize,
+    },
+    /// Those who were woken ask.
+    Ask,
+    Advance {
+        ms: u64,
+    },
+    Lift {
+        key: usize,
+        reason: Reason,
+    },
+}
+
+fn outcome() -> impl Generate<Value = Outcome> {
+    let reason = prop::sample::select(&Reason::ALL[..]);
+    let named = prop::option::of((0..40_000_u64).prop_map(Duration::from_millis));
+    let rest = (reason, any::<bool>(), named).prop_map(|(reason, model_only, named)| Outcome::Rest {
+        reason,
+        model_only,
+        named,
+    });
+    prop_oneof![
+        4 => Just(Outcome::Good),
+        1 => Just(Outcome::Harmless),
+        1 => Just(Outcome::Denied),
+        4 => Just(Outcome::Failed),
+        3 => Just(Outcome::HostFailed),
+        2 => Just(Outcome::Abandoned),
+        5 => rest,
+    ]
+}
+
+fn op() -> impl Generate<Value = Op> {
+    let which = 0..64_usize;
+    let reason = prop::sample::select(&Reason::ALL[..]);
+    prop_oneof![
+        8 => (0..MODELS.len()).prop_map(|model| Op::Arrive { model }),
+        5 => (which.clone(), outcome()).prop_map(|(which, outcome)| Op::Settle { which, outcome }),
+        3 => (which.clone(), outcome()).prop_map(|(which, outcome)| Op::Retry { which, outcome }),
+        2 => which.clone().prop_map(|which| Op::Heard { which }),
+        1 => which.clone().prop_map(|which| Op::Leave { which }),
+        4 => Just(Op::Ask),
+        3 => (0..2_500_u64).prop_map(|ms| Op::Advance { ms }),
+        1 => (0..100_000_u64).prop_map(|ms| Op::Advance { ms }),
+        1 => (which, reason).prop_map(|(key, reason)| Op::Lift { key, reason }),
+    ]
+}
+
+fn entry() -> impl Generate<Value = Entry> {
+    let host = prop::sample::select(vec!["https://one.test", "https://two.test/a", "https://three.test"]);
+    let models = prop::sample::select(vec![
+        &["others"][..],
+        &["m1"],
+        &["m*"],
+        &["m1*", "others"],
+        &["m1", "m2", "others"],
+        &["m1", "m2"],
+    ]);
+    let rate = prop::option::weighted(0.3, (0.2..20.0_f64, 1..4_u32));
+    let at_once = prop::option::weighted(0.3, 1..3_u32);
+    (0..8_u32, host, models, 1..5_u16, rate, at_once).prop_map(
+        |(secret, host, models, weight, rate, most)| {
+            let mut entry = Entry::new(&format!("sk-{secret}")).at(host).models(models).weight(weight);
+            if let Some((per_second, burst)) = rate {
+                entry = entry.rate(per_second, burst);
+            }
+            match most {
+                Some(most) => entry.at_once(most),
+                None => entry,
+            }
+        },
+    )
+}
+
+fn settings() -> impl Generate<Value = Settings> {
+    let strategy = prop::sample::select(pool::Strategy::NAMES.map(|(_, strategy)| strategy).to_vec());
+    (strategy, any::<bool>(), 1..6_usize).prop_map(|(strategy, others_step_in, max_waiting)| Settings {
+        strategy,
+        others_step_in,
+        max_waiting: max_waiting.try_into().unwrap(),
+        ..Settings::default()
+    })
+}
+
+impl World {
+    fn line(&self, model: Option<&str>) -> Option<u32> {
+        let (set, _) = self.pool.routing.find(model)?;
+        Some(self.pool.rotation_of(set, model))
+    }
+
+    fn ahead(&self, arrival: Arrival, line: Option<u32>) -> usize {
+        self.waiting.range(..arrival).filter(|(_, waiter)| self.line(waiter.model) == line).count()
+    }
+
+    /// Whether anybody waits for the keys that would step in.
+    fn others_busy(&self, model: Option<&str>) -> bool {
+        let others = self.pool.routing.others().unwrap();
+        let line = Some(self.pool.rotation_of(others, model));
+        self.waiting.values().any(|waiter| self.line(waiter.model) == line)
+    }
+
+    /// Asks, and checks the answer.
+    fn ask(&mut self, arrival: Arrival, model: Option<&'static str>, tried: &[KeyIdentity]) -> bool {
+        let sets = self.sets(model);
+        let ahead = self.ahead(arrival, self.line(model));
+        let want = Want { arrival, model, purpose: "chat", tried, failed_hosts: &[] };
+        let Grant { key, ticket } = match self.pool.acquire(self.now, &want) {
+            Ok(grant) => grant,
+            Err(exhausted) => {
+                self.refused(model, exhausted, ahead, &sets);
+                if self.waiting.contains_key(&arrival)
+                    || (!sets.is_empty() && self.waiting.len() < self.settings.max_waiting.get())
+                {
+                    assert_eq!(self.pool.join(&want), Ok(()));
+                    let asleep = Some(exhausted);
+                    self.waiting.insert(arrival, Waiter { model, tried: tried.to_vec(), asleep });
+                } else if !sets.is_empty() {
+                    assert_eq!(self.pool.join(&want), Err(LineFull));
+                }
+                return false;
+            }
+        };
+        assert_eq!(ahead, 0, "overtook");
+        assert!(!self.waiting.range(..arrival).any(|(_, waiter)| waiter.model == model), "overtook");
+        let number = self.keys.iter().position(|known| known.key == key).unwrap();
+        let eligible = |world: &Self, set: &Vec<usize>| -> Vec<usize> {
+            set.iter().copied().filter(|key| world.leave(*key, set, model).is_granted()).collect()
+        };
+        let first = eligible(self, &sets[0]);
+        let set = if first.is_empty() { sets[1].clone() } else { sets[0].clone() };
+        let free = eligible(self, &set);
+        assert!(free.contains(&number), "granted a key that is not free");
+        let fresh = free.iter().any(|key| !tried.contains(&self.keys[*key].key.identity()));
+        assert!(!fresh || !tried.contains(&key.identity()), "took a tried key while another is free");
+        self.granted += 1;
+        assert_eq!(ticket.id, self.granted);
+        self.note_grant(ticket, number, set, model, arrival, tried);
+        if self.waiting.remove(&arrival).is_some() {
+            let next = self.pool.leave(arrival);
+            self.woken(next);
+        }
+        true
+    }
+
+    fn refused(&self, model: Option<&'static str>, exhausted: Exhausted, ahead: usize, sets: &[Vec<usize>]) {
+        match exhausted.why {
+            Why::NoKeyForModel => assert!(sets.is_empty()),
+            Why::InLine => assert!(ahead > 0, "nobody is before it"),
+            Why::NoneFree => {
+                assert_eq!(ahead, 0);
+                let others_busy = sets.len() > 1 && self.others_busy(model);
+                let mut moments: Vec<_> =
+                    sets[..1].iter().filter_map(|set| self.free_at(set, model)).collect();
+                assert!(moments.iter().all(|at| *at > self.now), "refused though a key is free");
+                if !others_busy {
+                    moments.extend(sets[1..].iter().filter_map(|set| self.free_at(set, model)));
+                    assert!(moments.iter().all(|at| *at > self.now), "refused though a key is free");
+                    assert_eq!(exhausted.free_at, moments.into_iter().min());
+                }
+            }
+        }
+    }
+
+    fn woken(&mut self, arrivals: impl IntoIterator<Item = Arrival>) {
+        for arrival in arrivals {
+            self.waiting.get_mut(&arrival).expect("only who waits is woken").asleep = None;
+        }
+    }
+
+    fn heard(&mut self, which: usize) {
+        let Some(which) = which.checked_rem(self.out.len()) else { return };
+        let mut out = self.out.swap_remove(which);
+        let want =
+            Want { arrival: out.arrival, model: out.model, purpose: "chat", tried: &[], failed_hosts: &[] };
+        let effects = self.pool.heard(self.now, &mut out.ticket, MS * 300, &want);
+        self.works(&mut out);
+        out.heard = true;
+        self.out.push(out);
+        self.woken(effects.wake);
+    }
+
+    fn settle(&mut self, which: usize, outcome: Outcome) -> Option<Retry> {
+        let which = which.checked_rem(self.out.len())?;
+        let mut out = self.out.swap_remove(which);
+        let now = self.now;
+        let want =
+            Want { arrival: out.arrival, model: out.model, purpose: "chat", tried: &[], failed_hosts: &[] };
+        let (key, host) = (out.key, self.keys[out.key].host);
+        let ticket = std::mem::replace(&mut out.ticket, never());
+        let effects = self.pool.settle(now, ticket, outcome, &want);
+        self.keys[key].out -= 1;
+        match outcome {
+            Outcome::Good if !out.heard => self.works(&mut out),
+            Outcome::Good | Outcome::Abandoned => {}
+            Outcome::Harmless => {
+                if out.probes[0] || out.probes[1] {
+                    self.works(&mut out);
+                }
+                self.host_works(&mut out);
+            }
+            Outcome::Denied => {
+                if out.probes[0] {
+                    self.key_works(&mut out);
+                }
+                self.host_works(&mut out);
+            }
+            Outcome::Rest { reason, model_only, named } => {
+                self.host_works(&mut out);
+                if let Some(model) = out.model.filter(|_| model_only) {
+                    if out.probes[0] {
+                        self.key_works(&mut out);
+                    }
+                    let alone = reason == Reason::ModelUnavailable;
+                    let family = if alone { vec![key] } else { self.family(key) };
+                    let by_model = self.for_model.entry((out.set.clone(), model)).or_default();
+                    for twin in family.into_iter().filter(|twin| out.set.contains(twin)) {
+                        by_model.entry(twin).or_default().begin(now, out.started, reason, named);
+                    }
+                } else {
+                    for twin in self.family(key) {
+                        self.keys[twin].cooling.begin(now, out.started, reason, named);
+                    }
+                }
+            }
+            Outcome::Failed => {
+                self.failed(&out);
+                self.host_failed(&mut out);
+            }
+            Outcome::HostFailed => self.host_failed(&mut out),
+        }
+        for cooling in self.keys.iter_mut().map(|key| &mut key.cooling) {
+            cooling.probe_back(out.id);
+        }
+        for cooling in self.for_model.values_mut().flat_map(|by_key| by_key.values_mut()) {
+            cooling.probe_back(out.id);
+        }
+        if out.probes[2] {
+            self.breakers[host].probe_lost(now);
+        }
+        self.woken(effects.wake);
+        out.tried.push(self.keys[key].key.identity());
+        Some((out.arrival, out.model, out.tried))
+    }
+
+    fn lift(&mut self, key: usize, reason: Reason) {
+        let key = key % self.keys.len();
+        let effects = self.pool.lift(&[self.keys[key].key.identity()], reason);
+        for twin in self.family(key) {
+            if self.keys[twin].cooling.lift(reason) {
+                self.no_longer_probed(twin);
+            }
+            for by_model in self.for_model.values_mut() {
+                by_model.get_mut(&twin).map(|cooling| cooling.lift(reason));
+            }
+        }
+        self.woken(effects.wake);
+    }
+
+    fn apply(&mut self, op: &Op) {
+        match *op {
+            Op::Arrive { model } => {
+                let arrival = self.pool.arrive();
+                self.ask(arrival, MODELS[model], &[]);
+            }
+            Op::Settle { which, outcome } => {
+                self.settle(which, outcome);
+            }
+            Op::Retry { which, outcome } => {
+                if let Some((arrival, model, tried)) = self.settle(which, outcome) {
+                    self.ask(arrival, model, &tried);
+                }
+            }
+            Op::Heard { which } => self.heard(which),
+            Op::Leave { which } => {
+                let Some(which) = which.checked_rem(self.waiting.len()) else { return };
+                let arrival = *self.waiting.keys().nth(which).unwrap();
+                self.waiting.remove(&arrival);
+                let next = self.pool.leave(arrival);
+                self.woken(next);
+            }
+            Op::Ask => {
+                while let Some((&arrival, waiter)) =
+                    self.waiting.iter().find(|(_, waiter)| waiter.asleep.is_none())
+                {
+                    let (model, tried) = (waiter.model, waiter.tried.clone());
+                    self.ask(arrival, model, &tried);
+                }
+            }
+            Op::Advance { ms } => {
+                self.now += MS * u32::try_from(ms).unwrap();
+                for waiter in self.waiting.values_mut() {
+                    if waiter.asleep.is_some_and(|told| told.free_at.is_some_and(|at| at <= self.now)) {
+                        waiter.asleep = None;
+                    }
+                }
+            }
+            Op::Lift { key, reason } => self.lift(key, reason),
+        }
+        self.check();
+    }
+
+    fn check(&mut self) {
+        for order in &self.pool.rotations {
+            order.rotation.assert_whole(|slot| self.pool.slots[slot as usize].awaited);
+        }
+        assert_eq!(self.pool.waiting(), self.waiting.len());
+        for (arrival, waiter) in &self.waiting {
+            let Some(told) = waiter.asleep else { continue };
+            let first = self.ahead(*arrival, self.line(waiter.model)) == 0;
+            if told.why == Why::InLine {
+                assert!(!first, "{arrival:?} was not told that it is first");
+                continue;
+            }
+            // When keys that step in are free again one line is told, and tells the next by leaving; a line that is
+            // left unserved meanwhile may sleep until its own moment.
+            let only = self.waiting.values().all(|other| self.line(other.model) == self.line(waiter.model));
+            for (at, set) in self.sets(waiter.model).iter().enumerate() {
+                if first
+                    && (at == 0 || only && !self.others_busy(waiter.model))
+                    && let Some(free) = self.free_at(set, waiter.model)
+                {
+                    let free = free.max(self.now);
+                    assert!(told.free_at.is_some_and(|told| told <= free), "{arrival:?} sleeps too long");
+                }
+            }
+        }
+        let snapshot = self.pool.snapshot(self.now);
+        for (view, naive) in snapshot.keys.iter().zip(&self.keys) {
+            assert_eq!(view.in_flight, naive.out);
+        }
+    }
+}
+
+/// Who asks again, for which model, and which keys it has tried.
+type Retry = (Arrival, Option<&'static str>, Vec<KeyIdentity>);
+/// A ticket that nobody gave out, to fill a place.
+fn never() -> Ticket {
+    let started = Clock::system().now().mono;
+    let no = false;
+    Ticket { id: 0, slot: 0, set: 0, started, heard: no, key_probe: no, model_probe: no, host_probe: no }
+}
+
+proptest! {
+    #[test]
+    fn any_sequence_of_operations_keeps_every_promise(
+        settings in settings(),
+        entries in prop::collection::vec(entry(), 1..8),
+        ops in prop::collection::vec(op(), 1..200),
+        seed in any::<u64>(),
+    ) {
+        let mut world = World::new(settings, entries, seed);
+        for op in ops {
+            world.apply(&op);
+        }
+        while !world.out.is_empty() {
+            world.settle(0, Outcome::Abandoned);
+            world.check();
+        }
+        prop_assert!(world.pool.snapshot(world.now).keys.iter().all(|key| key.in_flight == 0));
+        prop_assert!(world.pool.slots.iter().all(|slot| slot.credential_in_flight == 0));
+    }
+}

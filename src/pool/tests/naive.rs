@@ -1,0 +1,288 @@
+//! The naive model: it scans all keys each time, and parks and orders nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::*;
+use crate::{
+    pool::{
+        breaker::Breaker,
+        cooling::{Cooling, Leave},
+        slot::{FAILURES_TO_REST, Failing},
+    },
+    rate::Gcra,
+};
+
+/// One key of the model.
+pub(super) struct Naive {
+    pub(super) key: Arc<Key>,
+    pub(super) host: usize,
+    pub(super) credential: usize,
+    pub(super) cooling: Cooling,
+    pub(super) gcra: Gcra,
+    pub(super) failing: Option<Failing>,
+    pub(super) out: u32,
+}
+
+pub(super) struct Out {
+    pub(super) ticket: Ticket,
+    pub(super) id: u64,
+    pub(super) key: usize,
+    pub(super) set: Vec<usize>,
+    pub(super) model: Option<&'static str>,
+    pub(super) arrival: Arrival,
+    pub(super) started: Instant,
+    pub(super) tried: Vec<KeyIdentity>,
+    pub(super) heard: bool,
+    pub(super) probes: [bool; 3],
+    /// Whether the key it was granted was resting until a probe succeeds.
+    pub(super) proves: bool,
+}
+
+/// Somebody who waits.
+pub(super) struct Waiter {
+    pub(super) model: Option<&'static str>,
+    pub(super) tried: Vec<KeyIdentity>,
+    /// What it was told last. `None`: it was woken and will ask.
+    pub(super) asleep: Option<Exhausted>,
+}
+
+pub(super) struct World {
+    pub(super) pool: Pool,
+    pub(super) settings: Settings,
+    pub(super) now: Instant,
+    pub(super) keys: Vec<Naive>,
+    pub(super) breakers: Vec<Breaker>,
+    pub(super) origins: Vec<Origin>,
+    pub(super) for_model: BTreeMap<(Vec<usize>, &'static str), BTreeMap<usize, Cooling>>,
+    pub(super) out: Vec<Out>,
+    pub(super) waiting: BTreeMap<Arrival, Waiter>,
+    pub(super) granted: u64,
+}
+
+impl World {
+    pub(super) fn new(settings: Settings, entries: Vec<Entry>, seed: u64) -> Self {
+        let all = keys(entries);
+        let home = BaseUrl::parse("https://two.test").unwrap();
+        let pool = Pool::new(settings.clone(), all.clone(), home.origin(), fastrand::Rng::with_seed(seed));
+        let mut origins: Vec<Origin> = Vec::new();
+        let mut naive: Vec<Naive> = Vec::new();
+        for key in all {
+            let origin = key.settings().base.origin();
+            let host = origins.iter().position(|known| known == origin).unwrap_or_else(|| {
+                origins.push(origin.clone());
+                origins.len() - 1
+            });
+            let twin = naive.iter().position(|k| k.key.fingerprint() == key.fingerprint() && k.host == host);
+            let credential = twin.unwrap_or(naive.len());
+            let (cooling, gcra) = (Cooling::default(), Gcra::default());
+            naive.push(Naive { key, host, credential, cooling, gcra, failing: None, out: 0 });
+        }
+        let breakers = vec![Breaker::default(); origins.len()];
+        let now = Clock::system().now().mono + Duration::from_secs(24 * 3600);
+        Self {
+            pool,
+            settings,
+            now,
+            keys: naive,
+            breakers,
+            origins,
+            for_model: BTreeMap::new(),
+            out: Vec::new(),
+            waiting: BTreeMap::new(),
+            granted: 0,
+        }
+    }
+
+    pub(super) fn keys_where(&self, test: impl Fn(&Naive) -> bool) -> Vec<usize> {
+        (0..self.keys.len()).filter(|key| test(&self.keys[*key])).collect()
+    }
+
+    /// The sets that may serve `model`, in order of preference.
+    pub(super) fn sets(&self, model: Option<&str>) -> Vec<Vec<usize>> {
+        let Some(model) = model else {
+            let home = self.origins.iter().position(|origin| origin.to_string() == "https://two.test");
+            return vec![self.keys_where(|key| key.host == home.unwrap_or(0))];
+        };
+        let named = self.keys_where(|key| key.key.settings().models.names(model));
+        let others = self.keys_where(|key| key.key.settings().models.serves_others());
+        let both = if named.is_empty() {
+            vec![others]
+        } else if self.settings.others_step_in {
+            vec![named, others]
+        } else {
+            vec![named]
+        };
+        both.into_iter().filter(|set| !set.is_empty()).collect()
+    }
+
+    pub(super) fn family(&self, key: usize) -> Vec<usize> {
+        let credential = self.keys[key].credential;
+        self.keys_where(|other| other.credential == credential)
+    }
+
+    pub(super) fn leave(&self, key: usize, set: &[usize], model: Option<&'static str>) -> Leave {
+        let this = &self.keys[key];
+        let mut leave = this.cooling.leave(self.now).and(self.breakers[this.host].leave(self.now));
+        let out: u32 = self.family(key).iter().map(|twin| self.keys[*twin].out).sum();
+        if this.key.settings().max_in_flight.is_some_and(|most| out >= most.get()) {
+            leave = Leave::Blocked;
+        }
+        if let Some(rate) = this.key.settings().rate {
+            let free = this.gcra.free_at(rate, self.now);
+            if free > self.now {
+                leave = leave.and(Leave::NotBefore(free));
+            }
+        }
+        let cooling =
+            model.and_then(|model| self.for_model.get(&(set.to_vec(), model))).and_then(|by| by.get(&key));
+        leave.and(cooling.map_or(Leave::Free, |cooling| cooling.leave(self.now)))
+    }
+
+    /// When, without anything else happening, one of `set` may serve.
+    pub(super) fn free_at(&self, set: &[usize], model: Option<&'static str>) -> Option<Instant> {
+        let moments = set.iter().filter_map(|key| match self.leave(*key, set, model) {
+            Leave::Free | Leave::Probe => Some(self.now),
+            Leave::NotBefore(until) => Some(until),
+            Leave::Blocked => None,
+        });
+        moments.min()
+    }
+
+    pub(super) fn note_grant(
+        &mut self,
+        ticket: Ticket,
+        key: usize,
+        set: Vec<usize>,
+        model: Option<&'static str>,
+        arrival: Arrival,
+        tried: &[KeyIdentity],
+    ) {
+        let (now, id) = (self.now, self.granted);
+        let mut probes = [false; 3];
+        let proves = self.keys[key].cooling.leave(now) == Leave::Probe;
+        self.keys[key].out += 1;
+        if self.breakers[self.keys[key].host].leave(now) == Leave::Probe {
+            self.breakers[self.keys[key].host].probe_sent();
+            probes[2] = true;
+        }
+        // A probe only where the granted key itself needs one.
+        let leave = {
+            let by_model = model.and_then(|model| self.for_model.get(&(set.clone(), model)));
+            let for_model = by_model.and_then(|by| by.get(&key)).map_or(Leave::Free, |it| it.leave(now));
+            self.keys[key].cooling.leave(now).and(for_model)
+        };
+        for twin in self.family(key) {
+            if let Some(rate) = self.keys[twin].key.settings().rate {
+                self.keys[twin].gcra.charge(rate, now);
+            }
+            if leave != Leave::Probe {
+                continue;
+            }
+            if self.keys[twin].cooling.leave(now) == Leave::Probe {
+                self.keys[twin].cooling.probe_sent(id);
+                probes[0] = true;
+            }
+            let by_model = model.and_then(|model| self.for_model.get_mut(&(set.clone(), model)));
+            if let Some(cooling) = by_model.and_then(|by| by.get_mut(&twin))
+                && cooling.leave(now) == Leave::Probe
+            {
+                cooling.probe_sent(id);
+                probes[1] = true;
+            }
+        }
+        for twin in self.family(key) {
+            self.keys[twin].cooling.granted(now);
+            let by_model = model.and_then(|model| self.for_model.get_mut(&(set.clone(), model)));
+            if let Some(cooling) = by_model.and_then(|by| by.get_mut(&twin)) {
+                cooling.granted(now);
+            }
+        }
+        let started = now;
+        let tried = tried.to_vec();
+        let same_host = |out: &Out| self.keys[out.key].host == self.keys[key].host;
+        assert!(!proves || !self.out.iter().any(|out| out.proves && out.key == key), "two probes of one key");
+        assert!(!probes[2] || !self.out.iter().any(|out| out.probes[2] && same_host(out)), "two of one host");
+        self.out.push(Out {
+            ticket,
+            id,
+            key,
+            set,
+            model,
+            arrival,
+            started,
+            tried,
+            heard: false,
+            probes,
+            proves,
+        });
+    }
+
+    /// Its rest is over: a probe that is out is now an attempt like any other.
+    pub(super) fn no_longer_probed(&mut self, key: usize) {
+        self.out.iter_mut().filter(|out| out.key == key).for_each(|out| out.proves = false);
+    }
+
+    pub(super) fn key_works(&mut self, out: &mut Out) {
+        self.keys[out.key].failing = None;
+        (out.probes[0], out.proves) = (false, false);
+        for twin in self.family(out.key) {
+            if self.keys[twin].cooling.succeeded(self.now, out.started) {
+                self.no_longer_probed(twin);
+            }
+            self.keys[twin].cooling.probe_back(out.id);
+        }
+    }
+
+    pub(super) fn works(&mut self, out: &mut Out) {
+        self.key_works(out);
+        out.probes[1] = false;
+        for twin in self.family(out.key) {
+            let by_model = out.model.and_then(|model| self.for_model.get_mut(&(out.set.clone(), model)));
+            if let Some(cooling) = by_model.and_then(|by| by.get_mut(&twin)) {
+                cooling.succeeded(self.now, out.started);
+                cooling.probe_back(out.id);
+            }
+        }
+        self.host_works(out);
+    }
+
+    pub(super) fn host_works(&mut self, out: &mut Out) {
+        self.breakers[self.keys[out.key].host].succeeded(self.now, out.started);
+        out.probes[2] = false;
+    }
+
+    pub(super) fn credentials(&self, host: usize) -> BTreeSet<usize> {
+        self.keys.iter().filter(|key| key.host == host).map(|key| key.credential).collect()
+    }
+
+    pub(super) fn failed(&mut self, out: &Out) {
+        let (now, this) = (self.now, &self.keys[out.key]);
+        let breaker = &self.breakers[this.host];
+        let before = this.failing.filter(|failing| !breaker.opened_since(failing.since));
+        let in_service = |key: &&Naive| {
+            key.host == this.host && key.credential != this.credential && key.cooling.leave(now).is_granted()
+        };
+        let alone = self.keys.iter().filter(in_service).count() == 0;
+        let witnessed = breaker.worked_since(before.map_or(out.started, |failing| failing.last));
+        let local = breaker.is_closed() && (witnessed || alone);
+        let closed = breaker.is_closed();
+        let count = before.map_or(1, |failing| failing.count + u32::from(local));
+        let since = before.map_or(out.started, |failing| failing.since);
+        let this = &mut self.keys[out.key];
+        this.failing = Some(Failing { count, since, last: now, open: 0 });
+        if out.probes[0] && closed {
+            this.cooling.probe_failed(now, out.started);
+        } else if local && count >= FAILURES_TO_REST {
+            this.cooling.begin(now, out.started, Reason::Failing, None);
+        }
+    }
+
+    pub(super) fn host_failed(&mut self, out: &mut Out) {
+        let Naive { host, credential, .. } = self.keys[out.key];
+        let credentials = self.credentials(host).len();
+        let credential = u32::try_from(credential).unwrap();
+        if self.breakers[host].failed(self.now, credential, credentials, out.probes[2]).is_some() {
+            out.probes[2] = false;
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Promises that hold whatever the numbers are. Those over sequences of operations are in `machine`.
+
+use proptest::prelude::*;
+
+use super::*;
+
+proptest! {
+    #[test]
+    fn weights_hold_over_many_draws(
+        weights in prop::collection::vec(1..20_u16, 1..12),
+        random in any::<bool>(),
+    ) {
+        let strategy = if random { super::Strategy::Random } else { super::Strategy::RoundRobin };
+        let entries = weights.iter().enumerate().map(|(n, weight)| Entry::new(&format!("sk-{n}")).weight(*weight));
+        let mut bench = Bench::with(strategy, entries.collect());
+        let whole: usize = weights.iter().map(|weight| usize::from(*weight)).sum();
+        let rounds = if random { 20_000 / whole + 1 } else { 10 };
+        let shares = bench.shares(whole * rounds);
+        for (share, weight) in shares.iter().zip(&weights) {
+            let expected = usize::from(*weight) * rounds;
+            // Five standard deviations of a count, or one turn of an order.
+            let off = if random { 5 * expected.isqrt() + 5 } else { 1 };
+            prop_assert!(share.abs_diff(expected) <= off, "{share} of {expected}: {shares:?}");
+        }
+    }
+
+    #[test]
+    fn no_round_leaves_a_key_out(keys in 1..60_usize, rounds in 1..5_usize) {
+        let mut bench = Bench::with(super::Strategy::RoundRobin, Entry::many(keys));
+        for _ in 0..rounds {
+            prop_assert!(bench.shares(keys).iter().all(|share| *share == 1));
+        }
+    }
+
+    #[test]
+    fn the_moment_named_is_honest(
+        rates in prop::collection::vec((0.05..50.0_f64, 1..4_u32), 1..10),
+        rests in prop::collection::vec(0..20_000_u64, 0..10),
+    ) {
+        let entries = rates.iter().enumerate().map(|(n, (rate, burst))| {
+            Entry::new(&format!("sk-{n}")).rate(*rate, *burst)
+        });
+        let mut bench = Bench::new(entries.collect());
+        for ms in rests {
+            let named = Some(Duration::from_millis(ms));
+            if let Ok(Grant { ticket, .. }) = bench.acquire() {
+                let _ = bench.settle(ticket, Outcome::Rest { reason: Reason::RateLimited, model_only: false, named });
+            }
+        }
+        for _ in 0..100 {
+            match bench.acquire() {
+                Ok(Grant { ticket, .. }) => { let _ = bench.settle(ticket, Outcome::Good); }
+                Err(exhausted) => {
+                    let free = exhausted.free_at.unwrap();
+                    bench.now = free - Duration::from_nanos(1);
+                    prop_assert!(bench.acquire().is_err(), "it was free before");
+                    bench.now = free;
+                    prop_assert!(bench.acquire().is_ok());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_line_is_served_in_the_order_of_arrival(waiters in 1..40_usize, at_once in 1..4_u32) {
+        let mut bench = Bench::new(vec![Entry::new("a").at_once(at_once)]);
+        let mut out: Vec<_> = (0..at_once).map(|_| bench.take().1).collect();
+        let mut line: Vec<_> = (0..waiters).map(|_| bench.pool.arrive()).collect();
+        for arrival in &line {
+            prop_assert!(bench.ask(*arrival).is_err());
+            bench.join(*arrival).unwrap();
+        }
+        while let Some(ticket) = out.pop() {
+            let mut wake = bench.settle(ticket, Outcome::Good).wake;
+            while let Some(arrival) = wake.pop() {
+                prop_assert_eq!(arrival, line[0]);
+                let Ok(Grant { ticket, .. }) = bench.ask(arrival) else { break };
+                out.push(ticket);
+                line.remove(0);
+                wake.extend(bench.pool.leave(arrival));
+            }
+        }
+        prop_assert!(line.is_empty());
+    }
+}

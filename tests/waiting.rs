@@ -1,0 +1,246 @@
+//! When no key is free: who waits, in which order, for how long, and who is told to come back.
+
+use std::time::Duration;
+
+use support::{
+    ask::{Got, in_turn, in_turn_with},
+    proxy::{Proxy, chat, client},
+    still::StillClock,
+    upstream::{Answer, Gate, Upstream},
+};
+use tokio::task::JoinHandle;
+
+mod support;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A chat request under way.
+fn send(proxy: &Proxy, model: &str) -> JoinHandle<Got> {
+    let request = client().post(proxy.url("/v1/chat/completions")).body(chat(model));
+    #[expect(clippy::disallowed_methods, reason = "the test waits for it")]
+    tokio::spawn(async move { Got::read(request.send().await.expect("the proxy answers")).await })
+}
+
+async fn ended(request: JoinHandle<Got>) -> Got {
+    request.await.expect("it did not panic")
+}
+
+/// One key that is limited for `seconds` and then answers.
+async fn limited_once(seconds: u64, lines: &str) -> (Upstream, Proxy) {
+    let upstream = Upstream::start().await;
+    upstream.key("sk-a").answers([Answer::rate_limited(SECOND * seconds as u32), Answer::api()]);
+    let proxy = Proxy::start(&in_turn(&upstream, &["sk-a"], lines)).await;
+    (upstream, proxy)
+}
+
+#[tokio::test]
+async fn a_request_waits_for_a_limited_key_within_max_wait_and_succeeds() {
+    let clock = StillClock::stop();
+    let (upstream, proxy) = limited_once(5, "max_wait_ms = 5500").await;
+    let request = send(&proxy, "gpt-4o");
+    proxy.until_waiting(1).await;
+    clock.pass(SECOND * 5).await;
+    assert_eq!((ended(request).await.status, upstream.total_calls()), (200, 2));
+    assert_eq!(proxy.waiting().await, 0);
+}
+
+#[tokio::test]
+async fn a_request_does_not_wait_longer_than_max_wait_and_is_told_the_truth_at_once() {
+    let _clock = StillClock::stop();
+    let (upstream, proxy) = limited_once(5, "max_wait_ms = 4000").await;
+    for _ in 0..3 {
+        let got = proxy.chat("gpt-4o").await;
+        assert_eq!((got.said(), got.retry_after()), ((429, "all_keys_cooling".to_owned()), Some(5)));
+        assert_eq!(got.header("retry-after-ms"), Some("5000"));
+    }
+    assert_eq!(upstream.total_calls(), 1, "a refusal of ours costs no upstream call");
+}
+
+#[tokio::test]
+async fn with_max_wait_zero_nobody_waits() {
+    let clock = StillClock::stop();
+    let (upstream, proxy) = limited_once(1, "max_wait_ms = 0").await;
+    assert_eq!(proxy.chat("gpt-4o").await.retry_after(), Some(1));
+    clock.pass(SECOND).await;
+    assert_eq!((proxy.chat("gpt-4o").await.status, upstream.total_calls()), (200, 2));
+}
+
+#[tokio::test]
+async fn retry_after_shrinks_as_time_passes_and_is_kept() {
+    let clock = StillClock::stop();
+    let (_upstream, proxy) = limited_once(30, "").await;
+    assert_eq!(proxy.chat("gpt-4o").await.retry_after(), Some(30));
+    clock.pass(SECOND * 12).await;
+    assert_eq!(proxy.chat("gpt-4o").await.retry_after(), Some(18));
+    clock.pass(SECOND * 18).await;
+    assert_eq!(proxy.chat("gpt-4o").await.status, 200);
+}
+
+/// A proxy with one key that serves one request at a time, and the gate that holds its answers.
+async fn one_at_a_time(lines: &str) -> (Upstream, Proxy, Gate) {
+    let upstream = Upstream::start().await;
+    let gate = Gate::new();
+    upstream.otherwise(Answer::api().after(&gate));
+    let proxy = Proxy::start(&in_turn_with(&upstream, &["key = \"sk-a\"\nmax_in_flight = 1"], lines)).await;
+    (upstream, proxy, gate)
+}
+
+#[tokio::test]
+async fn waiting_requests_are_served_in_the_order_of_arrival() {
+    let _clock = StillClock::stop();
+    let (upstream, proxy, gate) = one_at_a_time("").await;
+    let mut requests = vec![send(&proxy, "model-0")];
+    upstream.wait_for(|up| up.total_calls() == 1).await;
+    for n in 1..=8 {
+        requests.push(send(&proxy, &format!("model-{n}")));
+        proxy.until_waiting(n).await;
+    }
+    for n in 1..=8 {
+        gate.release(1);
+        upstream.wait_for(|up| up.total_calls() == n + 1).await;
+        assert_eq!(upstream.open_requests(), 1, "max_in_flight = 1");
+    }
+    gate.open();
+    for request in requests {
+        assert_eq!(ended(request).await.status, 200);
+    }
+    let order: Vec<_> =
+        upstream.requests().iter().map(|request| request.json()["model"].to_string()).collect();
+    assert!(order.is_sorted() && order.len() == 9, "{order:?}");
+}
+
+#[tokio::test]
+async fn no_more_than_max_waiting_wait() {
+    let _clock = StillClock::stop();
+    let (upstream, proxy, gate) = one_at_a_time("max_waiting = 2").await;
+    let first = send(&proxy, "m");
+    upstream.wait_for(|up| up.total_calls() == 1).await;
+    let waiting = [send(&proxy, "m"), send(&proxy, "m")];
+    proxy.until_waiting(2).await;
+    let got = proxy.chat("m").await;
+    assert_eq!(got.said(), (429, "all_keys_cooling".to_owned()));
+    assert_eq!((got.attempts(), got.header("x-should-retry")), (0, Some("false")), "nobody knows when");
+    gate.open();
+    for request in [first].into_iter().chain(waiting) {
+        assert_eq!(ended(request).await.status, 200);
+    }
+    assert_eq!(upstream.total_calls(), 3);
+}
+
+#[tokio::test]
+async fn a_waiting_client_that_leaves_gives_up_its_place() {
+    let _clock = StillClock::stop();
+    let (upstream, proxy, gate) = one_at_a_time("max_waiting = 2").await;
+    let first = send(&proxy, "first");
+    upstream.wait_for(|up| up.total_calls() == 1).await;
+    let leaves = send(&proxy, "leaves");
+    proxy.until_waiting(1).await;
+    let stays = send(&proxy, "stays");
+    proxy.until_waiting(2).await;
+    leaves.abort();
+    proxy.until_waiting(1).await;
+    let comes = send(&proxy, "comes");
+    proxy.until_waiting(2).await;
+    gate.open();
+    for request in [first, stays, comes] {
+        assert_eq!(ended(request).await.status, 200);
+    }
+    let order: Vec<_> = upstream.requests().iter().map(|request| request.json()["model"].clone()).collect();
+    assert_eq!(order, ["first", "stays", "comes"]);
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_while_it_is_served_frees_the_key_for_who_waits() {
+    let _clock = StillClock::stop();
+    let (upstream, proxy, gate) = one_at_a_time("").await;
+    let leaves = send(&proxy, "leaves");
+    upstream.wait_for(|up| up.total_calls() == 1).await;
+    let waits = send(&proxy, "waits");
+    proxy.until_waiting(1).await;
+    leaves.abort();
+    upstream.wait_for(|up| up.cancelled() == 1 && up.total_calls() == 2).await;
+    gate.open();
+    assert_eq!(ended(waits).await.status, 200);
+    assert_eq!(proxy.healths().await, [1.0]);
+}
+
+/// Twenty requests at once at five a second: as many as may be pass at each moment, and no more.
+async fn keeps_the_rate(file: impl Fn(&Upstream) -> String, keys: usize) {
+    let clock = StillClock::stop();
+    let upstream = Upstream::start().await;
+    for key in ["sk-a", "sk-b"] {
+        upstream.key(key).limit(5.0, 2).always(Answer::api());
+    }
+    let proxy = Proxy::start(&file(&upstream)).await;
+    let requests: Vec<_> = (0..20).map(|_| send(&proxy, "gpt-4o")).collect();
+    let mut served = 2 * keys;
+    upstream.wait_for(|up| up.total_calls() == served).await;
+    proxy.until_waiting(20 - served).await;
+    while served < 20 {
+        clock.pass(SECOND / 5).await;
+        served = (served + keys).min(20);
+        upstream.wait_for(|up| up.total_calls() >= served).await;
+        proxy.until_waiting(20 - served).await;
+        assert_eq!(upstream.total_calls(), served);
+    }
+    for request in requests {
+        assert_eq!(ended(request).await.status, 200);
+    }
+    assert_eq!(proxy.judged("rate_limited").await, 0, "upstream never had to refuse");
+}
+
+#[tokio::test]
+async fn per_key_rps_is_kept_and_used_to_the_full() {
+    let file = |upstream: &Upstream| {
+        in_turn(upstream, &["sk-a"], "max_wait_ms = 30000") + "[rate_limit]\nper_key_rps = 5\nburst = 2\n"
+    };
+    keeps_the_rate(file, 1).await;
+}
+
+#[tokio::test]
+async fn two_keys_have_twice_the_rate_of_one() {
+    let file = |upstream: &Upstream| {
+        in_turn(upstream, &["sk-a", "sk-b"], "max_wait_ms = 30000")
+            + "[rate_limit]\nper_key_rps = 5\nburst = 2\n"
+    };
+    keeps_the_rate(file, 2).await;
+}
+
+#[tokio::test]
+async fn a_keys_own_rps_counts_before_per_key_rps() {
+    let file = |upstream: &Upstream| {
+        let entry = ["key = \"sk-a\"\nrps = 5"];
+        in_turn_with(upstream, &entry, "max_wait_ms = 30000")
+            + "[rate_limit]\nper_key_rps = 1000\nburst = 2\n"
+    };
+    keeps_the_rate(file, 1).await;
+}
+
+#[tokio::test]
+async fn a_key_at_its_rate_passes_on_to_one_that_is_not() {
+    let _clock = StillClock::stop();
+    let upstream = Upstream::start().await;
+    let entries = ["key = \"sk-a\"\nrps = 1", "key = \"sk-b\""];
+    let proxy = Proxy::start(&in_turn_with(&upstream, &entries, "max_wait_ms = 0")).await;
+    for _ in 0..6 {
+        assert_eq!(proxy.chat("gpt-4o").await.status, 200);
+    }
+    assert_eq!((upstream.calls("sk-a"), upstream.calls("sk-b")), (1, 5));
+}
+
+#[tokio::test]
+async fn limits_of_our_own_refuse_without_an_upstream_call() {
+    for limit in ["global_rps", "per_client_rps"] {
+        let clock = StillClock::stop();
+        let upstream = Upstream::start().await;
+        let file = in_turn(&upstream, &["sk-a"], "") + &format!("[rate_limit]\n{limit} = 0.5\nburst = 1\n");
+        let proxy = Proxy::start(&file).await;
+        assert_eq!(proxy.chat("gpt-4o").await.status, 200);
+        let got = proxy.chat("gpt-4o").await;
+        assert_eq!((got.said(), got.retry_after()), ((429, "rate_limit_exceeded".to_owned()), Some(2)));
+        assert_eq!(upstream.total_calls(), 1);
+        clock.pass(SECOND * 2).await;
+        assert_eq!(proxy.chat("gpt-4o").await.status, 200);
+        tokio::time::resume();
+    }
+}
