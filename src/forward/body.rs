@@ -31,6 +31,19 @@ pub struct LeasedBody {
     idle: Idle,
     access: Access,
     ended: bool,
+    /// The error that comes next.
+    failing: Option<BodyError>,
+}
+
+/// What is still to come of a body.
+#[derive(Debug)]
+pub(super) enum Rest {
+    /// Nothing.
+    Ended,
+    /// This.
+    Coming(AnswerBody),
+    /// Something that never came.
+    Broken,
 }
 
 /// Why a body ended early.
@@ -79,16 +92,22 @@ impl Idle {
 }
 
 impl LeasedBody {
-    /// `start` is what was read already of the body, `inner` what is still to come.
+    /// `start` is what was read already of the body.
     pub(super) fn new(
         start: Option<Bytes>,
-        inner: Option<AnswerBody>,
+        rest: Rest,
         lease: Option<Lease>,
         idle: Duration,
         clock: Clock,
         access: Access,
     ) -> Self {
-        Self { start, inner, lease, idle: Idle { limit: idle, clock, waiting: None }, access, ended: false }
+        let (inner, failing) = match rest {
+            Rest::Ended => (None, None),
+            Rest::Coming(body) => (Some(body), None),
+            Rest::Broken => (None, Some(BodyError::Broken)),
+        };
+        let idle = Idle { limit: idle, clock, waiting: None };
+        Self { start, inner, lease, idle, access, ended: false, failing }
     }
 
     /// What is remembered about the request so far.
@@ -104,6 +123,22 @@ impl LeasedBody {
             lease.settle(outcome);
         }
         self.access.ended(ending);
+    }
+
+    /// Ends with `error`, after a pause of one turn: hyper throws away what it has not written when a body fails.
+    fn fail(
+        &mut self,
+        error: BodyError,
+        context: &Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let ending = match error {
+            BodyError::Broken => Ending::Broken,
+            BodyError::Silent => Ending::Silent,
+        };
+        self.end(Outcome::Failed, ending);
+        self.failing = Some(error);
+        context.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 
@@ -129,8 +164,13 @@ impl Body for LeasedBody {
             this.access.sent(start.len());
             return Poll::Ready(Some(Ok(Frame::data(start))));
         }
+        if let Some(error) = this.failing.take() {
+            return if this.ended { Poll::Ready(Some(Err(error))) } else { this.fail(error, context) };
+        }
         let Some(inner) = &mut this.inner else {
-            this.end(Outcome::Good, Ending::Complete);
+            if !this.ended {
+                this.end(Outcome::Good, Ending::Complete);
+            }
             return Poll::Ready(None);
         };
         match Pin::new(&mut *inner).poll_frame(context) {
@@ -146,20 +186,16 @@ impl Body for LeasedBody {
                 this.end(Outcome::Good, Ending::Complete);
                 Poll::Ready(None)
             }
-            Poll::Ready(Some(Err(_))) => {
-                this.end(Outcome::Failed, Ending::Broken);
-                Poll::Ready(Some(Err(BodyError::Broken)))
-            }
+            Poll::Ready(Some(Err(_))) => this.fail(BodyError::Broken, context),
             Poll::Pending => {
                 ready!(this.idle.poll_silent(context));
-                this.end(Outcome::Failed, Ending::Silent);
-                Poll::Ready(Some(Err(BodyError::Silent)))
+                this.fail(BodyError::Silent, context)
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.start.is_none() && self.inner.as_ref().is_none_or(Body::is_end_stream)
+        self.failing.is_none() && self.start.is_none() && self.inner.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -167,7 +203,7 @@ impl Body for LeasedBody {
         let inner = self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint);
         let mut hint = SizeHint::new();
         hint.set_lower(start + inner.lower());
-        if let Some(upper) = inner.upper() {
+        if let Some(upper) = inner.upper().filter(|_| self.failing.is_none()) {
             hint.set_upper(start + upper);
         }
         hint

@@ -16,6 +16,7 @@ use std::{
     time::Duration,
 };
 
+use body::Rest;
 pub use body::{BodyError, LeasedBody};
 use budget::Budget;
 use bytes::Bytes;
@@ -269,7 +270,8 @@ impl Forwarder {
         let (parts, body) = answer.into_parts();
         access.head(parts.status.as_u16());
         let headers = answer_headers(&parts.headers);
-        let body = LeasedBody::new(None, Some(body), lease, self.policy.idle_timeout, self.clock, access);
+        let body =
+            LeasedBody::new(None, Rest::Coming(body), lease, self.policy.idle_timeout, self.clock, access);
         respond(parts.status, headers, body)
     }
 
@@ -292,8 +294,15 @@ impl Forwarder {
                     }
                 }
                 headers.remove(CONTENT_ENCODING);
-                headers.insert(CONTENT_LENGTH, text.len().into());
-                (text, None)
+                headers.remove(CONTENT_LENGTH);
+                let rest = match refusal.rest {
+                    Rest::Ended | Rest::Coming(_) => {
+                        headers.insert(CONTENT_LENGTH, text.len().into());
+                        Rest::Ended
+                    }
+                    Rest::Broken => Rest::Broken,
+                };
+                (text, rest)
             }
         };
         let start = Some(start).filter(|start| !start.is_empty());

@@ -96,9 +96,11 @@ fn check_path(path: &str) -> Result<(), BadTarget> {
         if !segment.bytes().all(survives_in_path) {
             return Err(BadTarget::Unsafe);
         }
-        // An encoded slash or backslash may be decoded before the path is walked.
+        // An encoded slash or backslash may be decoded before the path is walked, and what stands after a semicolon
+        // is to some no part of the name (RFC 3986 §3.3).
         let decoded = decode_separators_and_dots(segment);
-        if decoded.split(['/', '\\']).any(|part| part == "." || part == "..") {
+        let mut names = decoded.split(['/', '\\']).filter_map(|part| part.split(';').next());
+        if names.any(|name| name == "." || name == "..") {
             return Err(BadTarget::Traversal);
         }
     }
@@ -201,6 +203,8 @@ fn stays_here(name: &HeaderName) -> bool {
                 | "openai-project"
                 | "x-goog-user-project"
                 | "x-real-ip"
+                // Browsers put a key among the protocols; and no upgrade is forwarded.
+                | "sec-websocket-protocol"
         )
         || name.as_str().starts_with("x-forwarded-")
 }
@@ -265,6 +269,7 @@ mod tests {
             ("/./x", BadTarget::Traversal),
             ("/a%2f..%2fx", BadTarget::Traversal),
             ("/a/..%5Cx", BadTarget::Traversal),
+            ("/a/..;p=1/x", BadTarget::Traversal),
             ("/a/..\\x", BadTarget::Backslash),
             ("//x", BadTarget::EmptySegment),
             ("/a//x", BadTarget::EmptySegment),
@@ -287,6 +292,7 @@ mod tests {
             ("api-key", "client"),
             ("x-goog-api-key", "client"),
             ("x-proxy-key", "client"),
+            ("sec-websocket-protocol", "realtime, openai-insecure-api-key.client"),
             ("cookie", "client"),
             ("openai-organization", "client"),
             ("openai-project", "client"),

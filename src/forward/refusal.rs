@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode, header::CONTENT_ENCODING};
 use http_body_util::BodyExt as _;
 
-use super::transport::AnswerBody;
+use super::{body::Rest, transport::AnswerBody};
 
 /// As much of a refusal's body as is read, and as much as is decoded.
 const MOST: usize = 64 * 1024;
@@ -17,7 +17,7 @@ pub(super) struct Refusal {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) start: Bytes,
-    pub(super) rest: Option<AnswerBody>,
+    pub(super) rest: Rest,
 }
 
 impl Refusal {
@@ -29,13 +29,14 @@ impl Refusal {
             while start.len() < MOST {
                 match body.frame().await {
                     Some(Ok(frame)) => start.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data)),
-                    Some(Err(_)) | None => return true,
+                    Some(Err(_)) => return Some(Rest::Broken),
+                    None => return Some(Rest::Ended),
                 }
             }
-            false
+            None
         };
-        let ended = tokio::time::timeout(patience, reading).await.unwrap_or(false);
-        let rest = (!ended).then_some(body);
+        let ended = tokio::time::timeout(patience, reading).await.unwrap_or(None);
+        let rest = ended.unwrap_or(Rest::Coming(body));
         Self { status: parts.status, headers: parts.headers, start: start.freeze(), rest }
     }
 
@@ -75,7 +76,7 @@ mod tests {
     fn refusal(coding: &'static str, start: Vec<u8>) -> Refusal {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_ENCODING, coding.parse().unwrap());
-        Refusal { status: StatusCode::TOO_MANY_REQUESTS, headers, start: start.into(), rest: None }
+        Refusal { status: StatusCode::TOO_MANY_REQUESTS, headers, start: start.into(), rest: Rest::Ended }
     }
 
     #[test]

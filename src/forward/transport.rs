@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Response};
+use http::{HeaderMap, HeaderValue, Method, Response, header::CONTENT_LENGTH};
 use url::Url;
 
 /// HTTP/2 connections per upstream: one carries about a hundred streams, which share its window.
@@ -92,8 +92,11 @@ impl Transport {
     ) -> Result<Response<AnswerBody>, Fault> {
         let mut request = reqwest::Request::new(method, url);
         *request.headers_mut() = headers;
-        if !body.is_empty() || expects_length(request.method()) {
+        if !body.is_empty() {
             *request.body_mut() = Some(body.into());
+        } else if expects_length(request.method()) {
+            // hyper says nothing about a body that is empty, and some upstreams then answer 411.
+            request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
         let client = match self.clients.as_slice() {
             [only] => only,

@@ -1,32 +1,79 @@
 //! Which web pages may call us. Preflights are answered here; every answer, errors too, carries the headers.
 
-use http::{HeaderName, HeaderValue, Uri};
-use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, ExposeHeaders};
+use std::sync::Arc;
 
-use super::{CorsOrigins, proxy};
-use crate::forward;
+use axum::{
+    extract::{Request, State},
+    middleware::Next,
+    response::{IntoResponse as _, Response},
+};
+use http::{
+    HeaderMap, HeaderValue, Method, StatusCode, Uri,
+    header::{
+        ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+        ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
+        ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, VARY,
+    },
+};
 
-pub(super) fn layer(origins: &CorsOrigins) -> CorsLayer {
-    let origin = match origins {
-        CorsOrigins::Any => AllowOrigin::any(),
-        CorsOrigins::Loopback => AllowOrigin::predicate(|origin, _| is_loopback(origin)),
-        CorsOrigins::List(list) => AllowOrigin::list(list.iter().cloned()),
+use super::{CorsOrigins, Proxy};
+
+/// What a page may read of an answer's headers, beside what every page may.
+const EXPOSED: HeaderValue = HeaderValue::from_static(
+    "x-request-id, x-upstream-request-id, retry-after, retry-after-ms, x-should-retry, x-key-cycle-key, \
+     x-key-cycle-attempts",
+);
+/// How long a browser need not ask again.
+const MAX_AGE: HeaderValue = HeaderValue::from_static("3600");
+
+/// Answers preflights, which carry no credentials, and adds to every other answer who may read it.
+pub(super) async fn cors(State(proxy): State<Arc<Proxy>>, request: Request, next: Next) -> Response {
+    let origins = &proxy.settings().cors;
+    let asked = request.headers();
+    let origin = allowed(origins, asked.get(ORIGIN));
+    // Fetch §3.2.2. Any other OPTIONS is a question to the upstream.
+    let mut answer = if *request.method() == Method::OPTIONS
+        && asked.contains_key(ORIGIN)
+        && let Some(method) = asked.get(ACCESS_CONTROL_REQUEST_METHOD)
+    {
+        let mut answer = StatusCode::NO_CONTENT.into_response();
+        let headers = answer.headers_mut();
+        if origin.is_some() {
+            headers.insert(ACCESS_CONTROL_ALLOW_METHODS, method.clone());
+            if let Some(names) = asked.get(ACCESS_CONTROL_REQUEST_HEADERS) {
+                headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, names.clone());
+            }
+            headers.insert(ACCESS_CONTROL_MAX_AGE, MAX_AGE);
+        }
+        for name in ["access-control-request-method", "access-control-request-headers"] {
+            headers.append(VARY, HeaderValue::from_static(name));
+        }
+        answer
+    } else {
+        let mut answer = next.run(request).await;
+        answer.headers_mut().insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+        answer
     };
-    let exposed = [
-        forward::REQUEST_ID,
-        forward::UPSTREAM_REQUEST_ID,
-        http::header::RETRY_AFTER,
-        HeaderName::from_static("retry-after-ms"),
-        HeaderName::from_static(forward::SHOULD_RETRY),
-        proxy::DEBUG_KEY,
-        proxy::DEBUG_ATTEMPTS,
-    ];
-    CorsLayer::new()
-        .allow_origin(origin)
-        .allow_methods(AllowMethods::mirror_request())
-        .allow_headers(AllowHeaders::mirror_request())
-        .expose_headers(ExposeHeaders::list(exposed))
-        .max_age(std::time::Duration::from_secs(3600))
+    allow(answer.headers_mut(), origins, origin);
+    answer
+}
+
+/// The value that lets the page of this origin read the answer.
+fn allowed(origins: &CorsOrigins, origin: Option<&HeaderValue>) -> Option<HeaderValue> {
+    match origins {
+        CorsOrigins::Any => Some(HeaderValue::from_static("*")),
+        CorsOrigins::Loopback => origin.filter(|origin| is_loopback(origin)).cloned(),
+        CorsOrigins::List(list) => origin.filter(|origin| list.contains(origin)).cloned(),
+    }
+}
+
+fn allow(headers: &mut HeaderMap, origins: &CorsOrigins, origin: Option<HeaderValue>) {
+    if let Some(origin) = origin {
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    }
+    if *origins != CorsOrigins::Any {
+        headers.append(VARY, HeaderValue::from_static("origin"));
+    }
 }
 
 /// A page served from this machine, on any port.

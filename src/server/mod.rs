@@ -23,7 +23,7 @@ use crate::telemetry::Metrics;
 
 /// What clients reach, from the outside in: CORS, the net under panics, the probes, the proxy.
 pub fn routes(proxy: Arc<Proxy>) -> Router {
-    let cors = cors::layer(&proxy.settings().cors);
+    let cors = axum::middleware::from_fn_with_state(Arc::clone(&proxy), cors::cors);
     Router::new()
         .route("/health", get(probe::health))
         .fallback(proxy::handle)

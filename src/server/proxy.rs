@@ -1,13 +1,19 @@
 //! The handler: who calls, how often, what for; then on its way.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
     extract::{Request, State},
     response::{IntoResponse as _, Response},
 };
-use http::{HeaderMap, HeaderName, HeaderValue};
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Version,
+    header::{CONTENT_LENGTH, EXPECT},
+    request::Parts,
+};
+use http_body_util::BodyExt as _;
 use tokio_util::sync::CancellationToken;
 
 use super::{Settings, auth, error::Refusal, peer};
@@ -22,6 +28,11 @@ use crate::{
 pub(super) const DEBUG_KEY: HeaderName = HeaderName::from_static("x-key-cycle-key");
 /// How many attempts there were, with `debug_headers`.
 pub(super) const DEBUG_ATTEMPTS: HeaderName = HeaderName::from_static("x-key-cycle-attempts");
+
+/// How much of a refused body is read.
+const LINGER_BYTES: usize = 64 << 20;
+/// And for how long.
+const LINGER: Duration = Duration::from_secs(5);
 
 /// First segments of the OpenAI API: taken without `/v1` too, as older clients send them.
 const WITHOUT_VERSION: [&str; 20] = [
@@ -104,9 +115,16 @@ pub(super) async fn handle(State(proxy): State<Arc<Proxy>>, request: Request) ->
 }
 
 async fn serve(proxy: &Proxy, request: Request, client: Option<IpAddr>, mut access: Access) -> Response {
-    let inbound = match understand(proxy, request, client).await {
+    let (parts, mut body) = request.into_parts();
+    let lingers = lingers(&parts);
+    let inbound = match understand(proxy, parts, &mut body, client).await {
         Ok(inbound) => inbound,
-        Err(refusal) => return refuse(proxy, refusal, access),
+        Err(refusal) => {
+            if lingers {
+                linger(body).await;
+            }
+            return refuse(proxy, refusal, access);
+        }
     };
     access.model(inbound.model());
     let answer = tokio::select! {
@@ -126,18 +144,43 @@ async fn serve(proxy: &Proxy, request: Request, client: Option<IpAddr>, mut acce
 }
 
 /// Everything that can be refused before a key is asked for.
-async fn understand(proxy: &Proxy, request: Request, client: Option<IpAddr>) -> Result<Inbound, Refusal> {
-    if !proxy.clients.admits(auth::credentials(request.headers())) {
+async fn understand(
+    proxy: &Proxy,
+    parts: Parts,
+    body: &mut Body,
+    client: Option<IpAddr>,
+) -> Result<Inbound, Refusal> {
+    if !proxy.clients.admits(auth::credentials(&parts.headers)) {
         return Err(Refusal::unauthorized());
     }
     // The whole path is looked at, before its first segment decides where it goes.
-    let uri = request.uri();
+    let uri = &parts.uri;
     Target::new(uri.path(), None)?;
     let path = below_version(uri.path()).ok_or_else(Refusal::no_such_route)?;
     let target = Target::new(path, uri.query())?;
     proxy.clients.count(proxy.clock.now().mono, client)?;
-    let (parts, body) = request.into_parts();
     Ok(Inbound::read(parts, body, target, proxy.settings.body_limit, &proxy.memory).await?)
+}
+
+/// Whether the rest of a refused request's body is read. To a client that waits to be told to go on, reading is telling.
+fn lingers(parts: &Parts) -> bool {
+    let waits = parts.headers.contains_key(EXPECT) && parts.headers.contains_key(CONTENT_LENGTH);
+    parts.version < Version::HTTP_2 && !waits
+}
+
+/// Reads what a client still sends, within bounds: most read no answer before they have written everything, and a
+/// connection that closes with bytes unread is reset, which takes the answer along.
+async fn linger(mut body: Body) {
+    let reading = async {
+        let mut left = LINGER_BYTES;
+        while let Some(Ok(frame)) = body.frame().await {
+            let length = frame.data_ref().map_or(0, Bytes::len);
+            let Some(less) = left.checked_sub(length) else { return };
+            left = less;
+        }
+    };
+    // Whether it ended or not, the answer is the same.
+    let _ = tokio::time::timeout(LINGER, reading).await;
 }
 
 fn refuse(proxy: &Proxy, refusal: Refusal, mut access: Access) -> Response {

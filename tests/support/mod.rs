@@ -5,5 +5,6 @@
 pub mod ask;
 pub mod binary;
 pub mod proxy;
+pub mod raw;
 pub mod still;
 pub mod upstream;

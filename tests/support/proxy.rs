@@ -133,6 +133,12 @@ pub fn keys_toml(upstream: &str, keys: &[&str]) -> String {
     text
 }
 
+/// The same with further lines in `[upstream]`, and further sections.
+pub fn toml(upstream: &str, keys: &[&str], in_upstream: &str, sections: &str) -> String {
+    let text = keys_toml(upstream, keys).replacen("[upstream]\n", &format!("[upstream]\n{in_upstream}\n"), 1);
+    format!("{text}{sections}\n")
+}
+
 /// Adds what the harness decides to the text of a file.
 fn with_port_zero(toml: &str) -> String {
     const SECTION: &str = "[observability]";
