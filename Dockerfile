@@ -20,4 +20,4 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=5s \
     CMD ["/usr/local/bin/key-cycle-proxy", "health"]
 ENTRYPOINT ["/usr/local/bin/key-cycle-proxy"]
 # In a container loopback is reached by nobody. Without a client key the start says what that means.
-CMD ["--bind", "0.0.0.0:8080"]
+CMD ["--bind", "0.0.0.0"]

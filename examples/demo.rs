@@ -144,7 +144,7 @@ fn configure(arguments: &Arguments, upstream: &str) -> Result<Config, Box<dyn Er
     let file = folder.path().join("config.toml");
     std::fs::write(&file, toml)?;
     // Your own environment stays out of it: there may be real keys in it.
-    Ok(Config::load(&Flags { config: Some(file), bind: Some(bind) }, &Env::default(), folder.path())?)
+    Ok(Config::load(&Flags { config: Some(file), bind: Some(bind.into()) }, &Env::default(), folder.path())?)
 }
 
 fn introduce(labels: &BTreeMap<String, String>) {

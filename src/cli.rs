@@ -12,7 +12,7 @@ use clap::{Parser, Subcommand};
 use tracing::{info, warn};
 
 use crate::{
-    config::{Config, Env, Flags, Problems},
+    config::{Bind, Config, Env, Flags, Problems},
     daemon::{Daemon, StartError},
     lifecycle::Lifecycle,
     telemetry,
@@ -32,9 +32,9 @@ struct Cli {
     /// Read this file (.toml or .json) and no other.
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Listen here, whatever the files say.
+    /// Listen here, whatever the files say: an address with a port, or without one.
     #[arg(long, global = true, value_name = "ADDR")]
-    bind: Option<SocketAddr>,
+    bind: Option<Bind>,
     #[command(subcommand)]
     command: Option<Command>,
 }

@@ -249,7 +249,7 @@ async fn a_busy_port_is_told_and_not_replaced() {
     let address = taken.local_addr().unwrap();
     let env = Env::from_map([("OPENAI_KEYS".to_owned(), "sk-a".to_owned())].into_iter().collect());
     let folder = tempfile::tempdir().unwrap();
-    let flags = Flags { config: None, bind: Some(address) };
+    let flags = Flags { config: None, bind: Some(address.into()) };
     let config = Config::load(&flags, &env, folder.path()).unwrap();
     let error = Daemon::bind(config).expect_err("the port is taken").to_string();
     assert!(error.contains(&address.to_string()) && error.contains("server.bind_addr"), "{error}");

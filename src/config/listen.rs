@@ -9,7 +9,7 @@ use http::HeaderValue;
 use ipnet::IpNet;
 use url::Url;
 
-use super::{Env, Flags, log, problem::Problem, section::Section, upstream::MANY};
+use super::{Bind, Env, Flags, log, problem::Problem, section::Section, upstream::MANY};
 use crate::{
     server::{CorsOrigins, Settings},
     telemetry::{self, LogFormat},
@@ -31,7 +31,12 @@ pub(super) fn server(mut section: Section<'_, '_>, open: bool, flags: &Flags, en
     if let Some(port) = port(&mut section, env) {
         bind.set_port(port);
     }
-    let default = Settings::at(flags.bind.unwrap_or(bind));
+    let bind = match flags.bind {
+        None => bind,
+        Some(Bind::Socket(address)) => address,
+        Some(Bind::Address(ip)) => (ip, bind.port()).into(),
+    };
+    let default = Settings::at(bind);
     let limit = section.whole("request_body_limit_bytes", 1..=u64::MAX);
     let body_limit = limit.unwrap_or(default.body_limit);
     Settings {

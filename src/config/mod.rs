@@ -27,8 +27,9 @@ mod tree;
 mod upstream;
 
 use std::{
-    net::SocketAddr,
+    net::{AddrParseError, IpAddr, SocketAddr},
     path::{Path, PathBuf},
+    str::FromStr,
 };
 
 pub use env::Env;
@@ -45,7 +46,30 @@ pub struct Flags {
     /// The file to read, and the only one. Relative to the working directory.
     pub config: Option<PathBuf>,
     /// Where clients connect, whatever the files say.
-    pub bind: Option<SocketAddr>,
+    pub bind: Option<Bind>,
+}
+
+/// An address to listen on, as the command line gives it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bind {
+    /// Address and port.
+    Socket(SocketAddr),
+    /// The address alone: the port is what variables and files say.
+    Address(IpAddr),
+}
+
+impl FromStr for Bind {
+    type Err = AddrParseError;
+
+    fn from_str(text: &str) -> Result<Self, AddrParseError> {
+        text.parse().map(Self::Socket).or_else(|_| text.parse().map(Self::Address))
+    }
+}
+
+impl From<SocketAddr> for Bind {
+    fn from(address: SocketAddr) -> Self {
+        Self::Socket(address)
+    }
 }
 
 /// The settings of every part, complete and valid.

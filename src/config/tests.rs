@@ -86,6 +86,9 @@ fn flag_then_environment_then_file_then_default() {
     };
     let flags = Flags { bind: Some("127.0.0.1:3333".parse().unwrap()), ..Flags::default() };
     assert_eq!(bind(&flags, &[("PORT", "2222")]), "127.0.0.1:3333");
+    let address = Flags { bind: Some("0.0.0.0".parse().unwrap()), ..Flags::default() };
+    assert_eq!(bind(&address, &[("PORT", "2222")]), "0.0.0.0:2222");
+    assert_eq!(bind(&address, &[]), "0.0.0.0:1111");
     assert_eq!(bind(&Flags::default(), &[("PORT", "2222")]), "10.0.0.1:2222");
     assert_eq!(bind(&Flags::default(), &[]), "10.0.0.1:1111");
 

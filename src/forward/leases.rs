@@ -180,11 +180,12 @@ impl SharedPool {
         };
         let pool = &self.name;
         match transition {
-            Transition::Resting { key, reason: Reason::Rejected, until } => {
+            Transition::Resting { key, model: None, reason: Reason::Rejected, until } => {
                 warn!(target: TARGET, %pool, key.id = %key.id(), recheck_ms = ms(until), "upstream rejected a key: quarantined");
             }
-            Transition::Resting { key, reason, until } => {
-                info!(target: TARGET, %pool, key.id = %key.id(), reason = reason.as_str(), for_ms = ms(until), "key rests");
+            Transition::Resting { key, model, reason, until } => {
+                let model = model.as_deref();
+                info!(target: TARGET, %pool, key.id = %key.id(), reason = reason.as_str(), model, for_ms = ms(until), "key rests");
             }
             Transition::Recovered { key } => info!(target: TARGET, %pool, key.id = %key.id(), "key is back"),
             Transition::HostOpened { host, until } => {

@@ -105,8 +105,12 @@ impl Pool {
             let order = &mut self.rotations[at as usize];
             let Some(member) = order.rotation.member_of(slot) else { continue };
             let cooling = order.rotation.members[member as usize].cooling.get_or_insert_default();
-            self.changes += u64::from(cooling.begin(now, ticket.started, reason, named));
-            if let Some((_, until)) = cooling.current(now) {
+            let began = cooling.begin(now, ticket.started, reason, named);
+            if let Some((reason, until)) = cooling.current(now) {
+                if began {
+                    let (key, model) = (Arc::clone(&self.slots[slot as usize].key), Some(Box::from(model)));
+                    effects.transitions.push(Transition::Resting { key, model, reason, until });
+                }
                 order.marked_until = order.marked_until.map(|marked| marked.max(until));
             }
         }

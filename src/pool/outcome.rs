@@ -129,6 +129,8 @@ pub enum Transition {
     Resting {
         /// Which.
         key: Arc<Key>,
+        /// The only model it rests for; `None`: all.
+        model: Option<Box<str>>,
         /// Why.
         reason: Reason,
         /// Until when, unless a probe fails.

@@ -106,7 +106,7 @@ impl Slot {
     /// What is to be told of a rest that began.
     pub(super) fn resting(&self, now: Instant) -> Option<Transition> {
         let (reason, until) = self.cooling.current(now)?;
-        Some(Transition::Resting { key: Arc::clone(&self.key), reason, until })
+        Some(Transition::Resting { key: Arc::clone(&self.key), model: None, reason, until })
     }
 
     pub(super) fn weight(&self) -> f64 {

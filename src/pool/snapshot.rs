@@ -20,6 +20,8 @@ pub struct Snapshot {
     pub hosts: Vec<HostView>,
     /// How many requests wait for a key.
     pub waiting: usize,
+    /// Per reason, how many keys rest for one model alone, counted once for each such model.
+    pub model_rests: Vec<(Reason, usize)>,
 }
 
 /// One key at one moment.
@@ -138,7 +140,18 @@ impl Pool {
             .hosts
             .iter()
             .map(|host| HostView { origin: host.origin.clone(), open: host.breaker.is_closed() });
-        Snapshot { keys: keys.collect(), hosts: hosts.collect(), waiting: self.lines.waiting() }
+        let overlays = self.rotations[self.overlays.len()..].iter().flat_map(|order| &order.rotation.members);
+        let rests: Vec<Reason> = overlays
+            .filter_map(|member| member.cooling.as_ref()?.current(now).map(|(reason, _)| reason))
+            .collect();
+        let model_rests =
+            Reason::ALL.map(|reason| (reason, rests.iter().filter(|it| **it == reason).count()));
+        Snapshot {
+            keys: keys.collect(),
+            hosts: hosts.collect(),
+            waiting: self.lines.waiting(),
+            model_rests: model_rests.into(),
+        }
     }
 
     /// Why no key is free for what `want` wants. Up to a quarter of a second old.

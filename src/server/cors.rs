@@ -67,6 +67,15 @@ fn allowed(origins: &CorsOrigins, origin: Option<&HeaderValue>) -> Option<Header
     }
 }
 
+/// Whether a web page sends the request that may not read the answer. A browser lets it send some requests all the
+/// same (Fetch §2.2.8), and where no client key is asked for, that would be enough to spend a key.
+pub(super) fn is_foreign_page(origins: &CorsOrigins, headers: &HeaderMap) -> bool {
+    let Some(origin) = headers.get(ORIGIN) else { return false };
+    // Programs that are no web pages name schemes of their own.
+    let page = origin.as_bytes().starts_with(b"http") || origin == "null";
+    page && allowed(origins, Some(origin)).is_none()
+}
+
 fn allow(headers: &mut HeaderMap, origins: &CorsOrigins, origin: Option<HeaderValue>) {
     if let Some(origin) = origin {
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
@@ -89,6 +98,16 @@ fn is_loopback(origin: &HeaderValue) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pages_from_elsewhere_are_foreign_and_programs_are_not() {
+        let foreign = |origin: Option<&'static str>| {
+            let origin = origin.map(|origin| (ORIGIN, HeaderValue::from_static(origin)));
+            is_foreign_page(&CorsOrigins::Loopback, &origin.into_iter().collect())
+        };
+        assert!(foreign(Some("https://example.com")) && foreign(Some("null")));
+        assert!(!foreign(None) && !foreign(Some("http://localhost:5173")) && !foreign(Some("app://notes")));
+    }
 
     #[test]
     fn loopback_is_this_machine_by_any_of_its_names() {

@@ -68,6 +68,12 @@ impl Refusal {
         Self::new(StatusCode::UNAUTHORIZED, "invalid_api_key", message)
     }
 
+    pub(super) fn foreign_page() -> Self {
+        let message = "This proxy asks for no client key, so web pages from elsewhere may not use it. Add the page's \
+                       origin to server.cors_allowed_origins, or set client keys.";
+        Self::new(StatusCode::FORBIDDEN, "origin_not_allowed", message)
+    }
+
     pub(super) fn no_such_route() -> Self {
         let message = "No such route. The API is below /v1/; point your SDK's base_url at this proxy's /v1.";
         Self::new(StatusCode::NOT_FOUND, "not_found", message)

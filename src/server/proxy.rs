@@ -16,7 +16,7 @@ use http::{
 use http_body_util::BodyExt as _;
 use tokio_util::sync::CancellationToken;
 
-use super::{Settings, auth, error::Refusal, peer};
+use super::{Settings, auth, cors, error::Refusal, peer};
 use crate::{
     client::Clients,
     clock::Clock,
@@ -152,6 +152,9 @@ async fn understand(
 ) -> Result<Inbound, Refusal> {
     if !proxy.clients.admits(auth::credentials(&parts.headers)) {
         return Err(Refusal::unauthorized());
+    }
+    if proxy.clients.is_open() && cors::is_foreign_page(&proxy.settings.cors, &parts.headers) {
+        return Err(Refusal::foreign_page());
     }
     // The whole path is looked at, before its first segment decides where it goes.
     let uri = &parts.uri;

@@ -58,10 +58,15 @@ impl Metrics {
             ("key_cycle_requests_in_flight", Unit::Count, "Requests being served"),
             ("key_cycle_requests_waiting", Unit::Count, "Requests waiting for a key"),
             ("key_cycle_keys", Unit::Count, "Keys by state"),
+            (
+                "key_cycle_model_rests",
+                Unit::Count,
+                "Keys that rest for one model alone, per such model, by reason",
+            ),
             ("key_cycle_key_health", Unit::Count, "Health of a key, 0 to 1"),
             ("key_cycle_key_in_flight", Unit::Count, "Requests that a key is serving"),
             ("key_cycle_key_usable", Unit::Count, "1 while a key does not rest"),
-            ("key_cycle_host_open", Unit::Count, "1 while requests are sent to a host"),
+            ("key_cycle_host_available", Unit::Count, "1 while requests are sent to a host"),
         ] {
             recorder.describe_gauge(name.into(), Some(unit), help.into());
         }
@@ -151,8 +156,16 @@ impl Metrics {
             let count = snapshot.keys.iter().filter(|key| key.state.as_str() == state).count();
             gauge("key_cycle_keys", vec![pool(), Label::new("state", state)], float(count));
         }
+        for (reason, count) in &snapshot.model_rests {
+            let labels = vec![pool(), Label::new("reason", reason.as_str())];
+            gauge("key_cycle_model_rests", labels, float(*count));
+        }
         for key in &snapshot.keys {
-            let labels = || vec![pool(), Label::new("key", key.key.id().to_string())];
+            let labels = || {
+                let label = key.key.settings().label.as_ref();
+                let label = label.map(|label| Label::new("label", label.clone()));
+                [pool(), Label::new("key", key.key.id().to_string())].into_iter().chain(label).collect()
+            };
             gauge("key_cycle_key_health", labels(), key.health);
             gauge("key_cycle_key_in_flight", labels(), f64::from(key.in_flight));
             gauge("key_cycle_key_usable", labels(), f64::from(u8::from(key.state == State::Ready)));
@@ -161,7 +174,7 @@ impl Metrics {
         }
         for host in &snapshot.hosts {
             let labels = vec![pool(), Label::new("host", host.origin.to_string())];
-            gauge("key_cycle_host_open", labels, f64::from(u8::from(host.open)));
+            gauge("key_cycle_host_available", labels, f64::from(u8::from(host.open)));
         }
         self.recorder.handle().render()
     }

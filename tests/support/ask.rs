@@ -95,7 +95,7 @@ impl Proxy {
 
     /// Whether requests are sent to each host, in no order.
     pub async fn open_hosts(&self) -> Vec<bool> {
-        self.values("key_cycle_host_open{").await.into_iter().map(|open| open == 1.0).collect()
+        self.values("key_cycle_host_available{").await.into_iter().map(|open| open == 1.0).collect()
     }
 
     /// How many upstream calls were judged so.

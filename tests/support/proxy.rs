@@ -32,7 +32,7 @@ impl Proxy {
         let folder = tempfile::tempdir().expect("a folder for the test");
         let file = folder.path().join("config.toml");
         std::fs::write(&file, with_port_zero(toml)).expect("the test's own file");
-        let flags = Flags { config: Some(file), bind: Some(SocketAddr::from(([127, 0, 0, 1], 0))) };
+        let flags = Flags { config: Some(file), bind: Some(SocketAddr::from(([127, 0, 0, 1], 0)).into()) };
         let env = Env::from_map(
             env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
         );
@@ -53,7 +53,7 @@ impl Proxy {
             std::fs::write(folder.path().join(name), text).expect("the test's own file");
         }
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
-        let flags = Flags { config: None, bind: Some(loopback) };
+        let flags = Flags { config: None, bind: Some(loopback.into()) };
         let env = Env::from_map(
             env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
         );

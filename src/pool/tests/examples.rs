@@ -69,7 +69,10 @@ fn a_limit_with_a_wait_is_kept_to_the_moment() {
     let effects = bench.hit(0, limited(7));
     let until = bench.now + SECOND * 7;
     let key = Arc::clone(&bench.keys[0]);
-    assert_eq!(effects.transitions, [Transition::Resting { key, reason: Reason::RateLimited, until }]);
+    assert_eq!(
+        effects.transitions,
+        [Transition::Resting { key, model: None, reason: Reason::RateLimited, until }]
+    );
     assert_eq!(bench.acquire().unwrap_err().free_at, Some(until));
     bench.now = until - Duration::from_nanos(1);
     assert!(bench.acquire().is_err());
