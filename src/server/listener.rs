@@ -21,8 +21,9 @@ use super::peer::Peer;
 
 /// Connections that the kernel holds for us until they are accepted.
 const BACKLOG: u32 = 4096;
-/// How long a client may take over the head of a request. hyper's own default has no effect without a timer.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a client may take over the head of a request; hyper's own default has no effect without a timer. The time
+/// runs between two requests too, and some clients keep idle connections for 90 s.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(120);
 /// What HTTP/2 clients may have under way on one connection.
 const HTTP2_STREAMS: u32 = 1024;
 /// The pause after a failed accept: out of descriptors, most likely.
@@ -98,17 +99,24 @@ impl Listener {
                 request.extensions_mut().insert(Peer(peer.ip()));
                 routes.clone().oneshot(request)
             });
-            let connection = protocols
-                .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
-                .into_owned();
-            let connection = graceful.watch(connection);
-            let abort = stop.abort.clone();
+            let (watcher, protocols, stop) = (graceful.watcher(), protocols.clone(), stop.clone());
             tasks.spawn(async move {
                 let _permit = permit;
+                // Until it says something it has no protocol, and hyper no time for it.
+                tokio::select! {
+                    said = tokio::time::timeout(HEADER_TIMEOUT, stream.readable()) => {
+                        if !matches!(said, Ok(Ok(()))) {
+                            return;
+                        }
+                    }
+                    () = stop.accepting.cancelled() => return,
+                }
+                let service = TowerToHyperService::new(service);
+                let connection = protocols.serve_connection(TokioIo::new(stream), service);
                 tokio::select! {
                     // How a client's connection ends is its own affair; requests are logged one by one.
-                    _ = connection => {}
-                    () = abort.cancelled() => {}
+                    _ = watcher.watch(connection.into_owned()) => {}
+                    () = stop.abort.cancelled() => {}
                 }
             });
         }
