@@ -147,3 +147,21 @@ async fn what_the_upstream_says_about_pages_is_replaced() {
     let vary: Vec<_> = headers.get_all("vary").iter().collect();
     assert!(vary.contains(&&"accept".parse().unwrap()) && vary.len() > 1, "{vary:?}");
 }
+
+#[tokio::test]
+async fn a_page_from_elsewhere_cannot_spend_keys_where_no_client_key_is_asked_for() {
+    let upstream = Upstream::start().await;
+    let proxy = Proxy::with_keys(&upstream.url(), &["sk-a"]).await;
+    let ask = |origin: &'static str| {
+        let request = client().post(proxy.url("/v1/chat/completions")).header("origin", origin);
+        // What a browser sends without a preflight.
+        request.header("content-type", "text/plain").body(chat("gpt-4o")).send()
+    };
+    for origin in ["https://evil.example", "null"] {
+        let answer = ask(origin).await.unwrap();
+        assert_eq!(answer.status(), 403, "{origin}");
+        assert!(answer.text().await.unwrap().contains("origin_not_allowed"));
+    }
+    assert_eq!(upstream.total_calls(), 0);
+    assert_eq!(ask("http://localhost:5173").await.unwrap().status(), 200);
+}
