@@ -55,7 +55,7 @@ pub struct Unavailable {
     /// When it is worth asking again. `None`: unknown.
     pub free_in: Option<Duration>,
     /// What each key waits for.
-    pub causes: Causes,
+    pub causes: Box<Causes>,
     /// When this was so.
     pub now: Now,
 }

@@ -9,10 +9,14 @@ use http_body_util::BodyExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::outbound::Target;
-use crate::provider::{self, Endpoint, SniffError, model_in_form, sniff};
+use crate::provider::{self, Endpoint, SniffError, UnclearModel, model_in_form, sniff};
 
 /// How long a client may be silent in the middle of a body.
 const BODY_GAP: Duration = Duration::from_secs(60);
+/// How long a body may take in all.
+const BODY_TIME: Duration = Duration::from_secs(600);
+/// No model's name is longer. It is kept for a while, and logged.
+const LONGEST_MODEL: usize = 256;
 const STEP: usize = 1024;
 
 /// A request, ready to be sent as often as need be.
@@ -45,6 +49,12 @@ pub enum InboundError {
     /// It says JSON and isn't, or is ambiguous.
     #[error(transparent)]
     Json(#[from] SniffError),
+    /// `model` is longer than any model's name.
+    #[error("`model` is longer than {LONGEST_MODEL} bytes")]
+    ModelTooLong,
+    /// A form gives `model` more than once with different values, or as something other than a name.
+    #[error("`model` must be given once, as a name of at most {LONGEST_MODEL} bytes")]
+    ModelUnclear,
     /// It stopped in the middle.
     #[error("the body stalled")]
     Stalled,
@@ -87,7 +97,8 @@ impl Inbound {
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        let (body, held) = collect(body, limit, memory).await?;
+        let reading = tokio::time::timeout(BODY_TIME, collect(body, limit, memory));
+        let (body, held) = reading.await.unwrap_or(Err(InboundError::Stalled))?;
         let endpoint = provider::classify(&parts.method, target.path());
         let may_repeat = endpoint.may_repeat_after_write(parts.headers.contains_key("idempotency-key"));
         let (model, stream) = understand(&parts.headers, &body)?;
@@ -133,8 +144,9 @@ where
         return Ok((Bytes::new(), None));
     }
     let exact = declared.exact().and_then(|length| usize::try_from(length).ok());
-    let mut held = memory.hold(exact.unwrap_or(0))?;
-    let mut counted = exact.unwrap_or(0);
+    // Held as it comes: what was only announced takes no memory.
+    let mut held = memory.hold(0)?;
+    let mut counted = 0;
     let mut first: Option<Bytes> = None;
     let mut all = BytesMut::new();
     loop {
@@ -176,15 +188,21 @@ fn understand(headers: &HeaderMap, body: &Bytes) -> Result<(Option<Box<str>>, bo
     let media = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = media.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let sniffed = match essence.as_str() {
-        "multipart/form-data" => return Ok((model_in_form(media, body).map(String::into_boxed_str), false)),
+        "multipart/form-data" => {
+            let model = model_in_form(media, body).map_err(|UnclearModel| InboundError::ModelUnclear)?;
+            return Ok((model.map(String::into_boxed_str), false));
+        }
         "application/json" => sniff(body)?,
         other if other.ends_with("+json") => sniff(body)?,
-        // Older clients post JSON without saying so.
-        "" | "text/plain" | "application/x-www-form-urlencoded" => match sniff(body) {
-            Ok(sniffed) => sniffed,
-            Err(_) => return Ok((None, false)),
+        // Some post JSON without saying so, and then it counts all the same.
+        _ if body.trim_ascii_start().starts_with(b"{") => match sniff(body) {
+            Err(SniffError::NotJson { .. }) => return Ok((None, false)),
+            sniffed => sniffed?,
         },
         _ => return Ok((None, false)),
     };
+    if sniffed.model.as_ref().is_some_and(|model| model.len() > LONGEST_MODEL) {
+        return Err(InboundError::ModelTooLong);
+    }
     Ok((sniffed.model.map(Cow::into_owned).map(String::into_boxed_str), sniffed.stream))
 }

@@ -42,7 +42,7 @@ use crate::{
     provider::{self, Answer},
     redact,
     telemetry::{Metrics, access::Access},
-    types::{Class, Key, KeyIdentity, Origin, Secret, Verdict},
+    types::{Class, Key, KeyIdentity, Origin, Verdict},
 };
 
 /// Sends requests with the keys of one pool.
@@ -55,6 +55,9 @@ pub struct Forwarder {
     budget: Mutex<Budget>,
     metrics: Arc<Metrics>,
 }
+
+/// How long the body of a refusal is waited for: its head says most, and another key may be free.
+const REFUSAL_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What an attempt came to that was not delivered at once.
 struct Missed {
@@ -73,8 +76,8 @@ struct Tries {
     /// Those that may not use this kind of endpoint.
     denied: Vec<KeyIdentity>,
     failed_hosts: Vec<Origin>,
-    /// The host that no key of is worth another attempt.
-    shunned: Option<Origin>,
+    /// Hosts none of whose keys is worth another attempt.
+    shunned: Vec<Origin>,
     last: Option<Missed>,
 }
 
@@ -100,7 +103,7 @@ impl Tries {
 
     /// Whether nothing is to be expected of this key.
     fn rules_out(&self, key: &Key) -> bool {
-        self.shunned.as_ref() == Some(key.settings().base.origin()) || self.denied.contains(&key.identity())
+        self.shunned.contains(key.settings().base.origin()) || self.denied.contains(&key.identity())
     }
 }
 
@@ -167,6 +170,7 @@ impl Forwarder {
             let missed = match self.attempt(&lease, &inbound, limit).await {
                 Err(bad) => return Err((bad, access)),
                 Ok(Attempt::Passed(answer, verdict)) => {
+                    let key = Arc::clone(lease.key());
                     self.metrics.attempt(verdict.class);
                     let lease = if verdict.class == Class::Success {
                         lease.heard();
@@ -175,7 +179,7 @@ impl Forwarder {
                         lease.settle(Outcome::of(&verdict));
                         None
                     };
-                    return Ok(self.deliver(answer, lease, access));
+                    return Ok(self.deliver(answer, lease, &key, access));
                 }
                 Ok(Attempt::Missed(missed)) => missed,
             };
@@ -194,14 +198,14 @@ impl Forwarder {
             match step {
                 Step::Deliver => {
                     let Some(refusal) = missed.refusal else { return Err((ForwardError::Broken, access)) };
-                    let secret = missed.key.secret();
                     // Word for word, unless the upstream has let the key slip.
-                    let scrub = memmem::find(&refusal.text(), secret.expose().as_bytes()).map(|_| secret);
-                    return Ok(self.deliver_refusal(refusal, scrub, access));
+                    let secret = missed.key.secret().expose().as_bytes();
+                    let slipped = memmem::find(&refusal.text(), secret).is_some();
+                    return Ok(self.deliver_refusal(refusal, &missed.key, slipped, access));
                 }
                 Step::Next => tries.last = Some(missed),
                 Step::NextHost => {
-                    tries.shunned = Some(key.settings().base.origin().clone());
+                    tries.shunned.push(key.settings().base.origin().clone());
                     tries.last = Some(missed);
                 }
                 Step::NextAfter(pause) => {
@@ -253,7 +257,7 @@ impl Forwarder {
             let verdict = provider::judge(&head, inbound.endpoint, wall);
             return Ok(Attempt::Passed(answer, verdict));
         }
-        let refusal = Refusal::read(answer, limit.min(self.policy.idle_timeout)).await;
+        let refusal = Refusal::read(answer, limit.min(REFUSAL_PATIENCE)).await;
         let text = refusal.text();
         let answer = Answer { status: refusal.status, headers: &refusal.headers, body: &text };
         let verdict = provider::judge(&answer, inbound.endpoint, wall);
@@ -265,45 +269,47 @@ impl Forwarder {
         &self,
         answer: Response<AnswerBody>,
         lease: Option<Lease>,
+        key: &Key,
         mut access: Access,
     ) -> Response<LeasedBody> {
         let (parts, body) = answer.into_parts();
         access.head(parts.status.as_u16());
-        let headers = answer_headers(&parts.headers);
+        let headers = answer_headers(&parts.headers, key.secret());
         let body =
             LeasedBody::new(None, Rest::Coming(body), lease, self.policy.idle_timeout, self.clock, access);
         respond(parts.status, headers, body)
     }
 
-    /// Gives a refusal to the client, as it came or, when it was given to one of our keys, without its `secret`.
+    /// Gives a refusal of `key` to the client: as it came, or `scrubbed` when it may be about the key.
     fn deliver_refusal(
         &self,
         refusal: Refusal,
-        secret: Option<&Secret>,
+        key: &Key,
+        scrubbed: bool,
         mut access: Access,
     ) -> Response<LeasedBody> {
         access.head(refusal.status.as_u16());
-        let mut headers = answer_headers(&refusal.headers);
-        let (start, rest) = match secret {
-            None => (refusal.start, refusal.rest),
-            Some(secret) => {
-                let text = Bytes::from(redact::scrub(&refusal.text(), &[secret]).into_owned());
-                for value in headers.values_mut() {
-                    if let Some(scrubbed) = redact::scrub_header(value, &[secret]) {
-                        *value = scrubbed;
-                    }
+        let secret = key.secret();
+        let mut headers = answer_headers(&refusal.headers, secret);
+        let (start, rest) = if scrubbed {
+            let text = Bytes::from(redact::scrub(&refusal.text(), &[secret]).into_owned());
+            for value in headers.values_mut() {
+                if let Some(scrubbed) = redact::scrub_header(value, &[secret]) {
+                    *value = scrubbed;
                 }
-                headers.remove(CONTENT_ENCODING);
-                headers.remove(CONTENT_LENGTH);
-                let rest = match refusal.rest {
-                    Rest::Ended | Rest::Coming(_) => {
-                        headers.insert(CONTENT_LENGTH, text.len().into());
-                        Rest::Ended
-                    }
-                    Rest::Broken => Rest::Broken,
-                };
-                (text, rest)
             }
+            headers.remove(CONTENT_ENCODING);
+            headers.remove(CONTENT_LENGTH);
+            let rest = match refusal.rest {
+                Rest::Ended | Rest::Coming(_) => {
+                    headers.insert(CONTENT_LENGTH, text.len().into());
+                    Rest::Ended
+                }
+                Rest::Broken => Rest::Broken,
+            };
+            (text, rest)
+        } else {
+            (refusal.start, refusal.rest)
         };
         let start = Some(start).filter(|start| !start.is_empty());
         let body = LeasedBody::new(start, rest, None, self.policy.idle_timeout, self.clock, access);
@@ -328,7 +334,7 @@ impl Forwarder {
         let unavailable = |causes: Causes| {
             let soonest = || causes.soonest().map(|at| at.saturating_duration_since(now.mono));
             let free_in = no_lease.map_or_else(soonest, |no_lease| no_lease.free_in);
-            Unavailable { free_in, causes, now }
+            Unavailable { free_in, causes: Box::new(causes), now }
         };
         let of_the_keys = || {
             let causes = causes();
@@ -358,14 +364,14 @@ impl Forwarder {
             (Class::UnknownRefusal, Some(refusal)) if tries.unknown.len() == tries.keys.len() => {
                 // They all say the same: it is the request that is refused, and no key should rest for it.
                 self.pool.lift(&tries.unknown, Reason::Refused);
-                return Ok(self.deliver_refusal(refusal, Some(key.secret()), access));
+                return Ok(self.deliver_refusal(refusal, &key, true, access));
             }
             (
                 Class::ServerError | Class::Overloaded | Class::EgressRefused | Class::ModelUnavailable,
                 Some(refusal),
             ) => {
                 let again = tries.keys.len() > 1 && !refusal.headers.contains_key(SHOULD_RETRY);
-                let mut answer = self.deliver_refusal(refusal, Some(key.secret()), access);
+                let mut answer = self.deliver_refusal(refusal, &key, true, access);
                 if again {
                     // We have retried; an SDK that does so too would multiply the calls.
                     answer.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static("false"));

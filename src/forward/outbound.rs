@@ -7,9 +7,13 @@ use http::{
         PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
     },
 };
+use memchr::memmem;
 use url::Url;
 
-use crate::types::{BaseUrl, Key};
+use crate::{
+    redact,
+    types::{BaseUrl, Key, Secret},
+};
 
 const ORGANIZATION: HeaderName = HeaderName::from_static("openai-organization");
 const PROJECT: HeaderName = HeaderName::from_static("openai-project");
@@ -157,10 +161,17 @@ pub(super) fn request_headers(client: &HeaderMap, key: &Key) -> HeaderMap {
     headers
 }
 
-/// The upstream's headers as the client gets them.
-pub(super) fn answer_headers(upstream: &HeaderMap) -> HeaderMap {
+/// The upstream's headers as the client gets them: without `secret`, should the upstream repeat it.
+pub(super) fn answer_headers(upstream: &HeaderMap, secret: &Secret) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(upstream.len() + 4);
     copy(upstream, &mut headers, |name| !names_our_account(name));
+    for value in headers.values_mut() {
+        if memmem::find(value.as_bytes(), secret.expose().as_bytes()).is_some()
+            && let Some(scrubbed) = redact::scrub_header(value, &[secret])
+        {
+            *value = scrubbed;
+        }
+    }
     if let Some(id) = headers.remove(REQUEST_ID) {
         headers.insert(UPSTREAM_REQUEST_ID, id);
     }
@@ -214,7 +225,7 @@ fn names_our_account(name: &HeaderName) -> bool {
     *name == SET_COOKIE
         || *name == ORGANIZATION
         || *name == PROJECT
-        || name.as_str() == "alt-svc"
+        || matches!(name.as_str(), "alt-svc" | "strict-transport-security")
         || name.as_str().starts_with("access-control-")
 }
 
@@ -331,22 +342,35 @@ mod tests {
 
     #[test]
     fn an_answer_names_neither_our_account_nor_our_connection() {
-        let answer = answer_headers(&map(&[
-            ("set-cookie", "a"),
-            ("set-cookie", "b"),
-            ("openai-organization", "org"),
-            ("openai-project", "proj"),
-            ("access-control-allow-origin", "*"),
-            ("transfer-encoding", "chunked"),
-            ("connection", "close, x-hop"),
-            ("x-hop", "1"),
-            ("x-request-id", "req_1"),
-            ("vary", "a"),
-            ("vary", "b"),
-        ]));
+        let answer = answer_headers(
+            &map(&[
+                ("set-cookie", "a"),
+                ("set-cookie", "b"),
+                ("openai-organization", "org"),
+                ("openai-project", "proj"),
+                ("access-control-allow-origin", "*"),
+                ("transfer-encoding", "chunked"),
+                ("connection", "close, x-hop"),
+                ("x-hop", "1"),
+                ("x-request-id", "req_1"),
+                ("strict-transport-security", "max-age=1"),
+                ("x-echo", "Bearer sk-pool"),
+                ("vary", "a"),
+                ("vary", "b"),
+            ]),
+            &Secret::new("sk-pool").unwrap(),
+        );
         let left: Vec<_> =
             answer.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
-        assert_eq!(left, [("vary", "a"), ("vary", "b"), ("x-upstream-request-id", "req_1")]);
+        assert_eq!(
+            left,
+            [
+                ("vary", "a"),
+                ("vary", "b"),
+                ("x-echo", "Bearer [redacted]"),
+                ("x-upstream-request-id", "req_1")
+            ]
+        );
     }
 
     proptest! {

@@ -126,16 +126,12 @@ impl<'p> Plan<'p> {
             | Class::QuotaExhausted
             | Class::KeyRejected
             | Class::NotPermitted
-            | Class::UnknownRefusal => {
-                let left = self.rotations.checked_sub(1);
-                self.rotations = left.unwrap_or_default();
-                return if left.is_some() { Step::Next } else { Step::Stop(Stop::Spent) };
-            }
+            | Class::UnknownRefusal => return self.rotate(Step::Next),
             Class::ModelUnavailable => {
                 self.models_missing += 1;
                 return if self.models_missing < MODEL_TRIES { Step::Next } else { Step::Stop(Stop::Spent) };
             }
-            Class::EgressRefused => return Step::NextHost,
+            Class::EgressRefused => return self.rotate(Step::NextHost),
             Class::TimedOut if self.timeouts >= TIMEOUT_REPEATS => return Step::Stop(Stop::Spent),
             Class::Unreachable => {}
             _ if !self.may_repeat => return Step::Stop(Stop::NotRepeatable),
@@ -165,6 +161,17 @@ impl<'p> Plan<'p> {
         }
         self.rounds += 1;
         Step::NextAfter(pause)
+    }
+
+    /// Moves on from a refusal, if it may still.
+    fn rotate(&mut self, step: Step) -> Step {
+        match self.rotations.checked_sub(1) {
+            Some(left) => {
+                self.rotations = left;
+                step
+            }
+            None => Step::Stop(Stop::Spent),
+        }
     }
 }
 
@@ -212,6 +219,15 @@ mod tests {
             Class::UnknownRefusal,
         ] {
             assert!(case.steps(false, SHARED, class, 50).iter().all(|step| *step == Step::Next), "{class:?}");
+        }
+    }
+
+    #[test]
+    fn no_request_moves_on_for_ever() {
+        let case = Case::new();
+        for class in [Class::RateLimited, Class::EgressRefused] {
+            let steps = case.steps(true, SHARED, class, 1000);
+            assert_eq!(steps.last(), Some(&Step::Stop(Stop::Spent)), "{class:?}");
         }
     }
 

@@ -5,7 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Pool, Reason, Want, cooling::Cooling};
+use super::{
+    Pool, Reason, Want,
+    cooling::{Cooling, Leave},
+};
 use crate::types::{Key, Origin};
 
 /// How old the causes of a refusal may be: under load many are refused for the same ones.
@@ -88,6 +91,8 @@ pub struct Causes {
     pub busy: usize,
     /// Keys whose host is out of order.
     pub host_down: usize,
+    /// When the first of these hosts is asked again, where that is known.
+    pub host_asked: Option<Instant>,
     /// Keys that could serve.
     pub free: usize,
 }
@@ -103,7 +108,8 @@ impl Causes {
     #[must_use]
     pub fn soonest(&self) -> Option<Instant> {
         let passing = |reason: &Reason| matches!(reason, Reason::RateLimited | Reason::Failing);
-        self.resting.iter().filter(|(reason, ..)| passing(reason)).map(|(_, _, until)| *until).min()
+        let rests = self.resting.iter().filter(|(reason, ..)| passing(reason)).map(|(_, _, until)| *until);
+        rests.chain(self.host_asked).min()
     }
 
     /// Whether all that stands in the way is that no key has access to the model.
@@ -177,6 +183,9 @@ impl Pool {
                 }
             } else if !host.breaker.is_closed() {
                 causes.host_down += 1;
+                if let Leave::NotBefore(until) = host.breaker.leave(now) {
+                    causes.host_asked = causes.host_asked.into_iter().chain([until]).min();
+                }
             } else if slot.leave(now).is_granted() {
                 causes.free += 1;
             } else {

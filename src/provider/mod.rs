@@ -17,7 +17,7 @@ use std::time::SystemTime;
 use http::{HeaderMap, StatusCode};
 
 pub use endpoint::{Endpoint, classify};
-pub use form::model_in_form;
+pub use form::{UnclearModel, model_in_form};
 pub use sniff::{SniffError, Sniffed, sniff};
 
 use crate::types::{Class, Scope, Verdict};

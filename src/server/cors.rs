@@ -1,9 +1,7 @@
 //! Which web pages may call us. Preflights are answered here; every answer, errors too, carries the headers.
 
-use std::sync::Arc;
-
 use axum::{
-    extract::{Request, State},
+    extract::Request,
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
@@ -27,7 +25,7 @@ const EXPOSED: HeaderValue = HeaderValue::from_static(
 const MAX_AGE: HeaderValue = HeaderValue::from_static("3600");
 
 /// Answers preflights, which carry no credentials, and adds to every other answer who may read it.
-pub(super) async fn cors(State(proxy): State<Arc<Proxy>>, request: Request, next: Next) -> Response {
+pub(super) async fn cors(proxy: &Proxy, request: Request, next: Next) -> Response {
     let origins = &proxy.settings().cors;
     let asked = request.headers();
     let origin = allowed(origins, asked.get(ORIGIN));

@@ -16,6 +16,8 @@ use crate::{
     provider::SniffError,
 };
 
+/// For so long a time of day says enough.
+const SAME_DAY: Duration = Duration::from_secs(12 * 60 * 60);
 /// Up to this wait an SDK may try again by itself: longer ones it would not honour.
 const SDK_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -114,7 +116,8 @@ impl From<InboundError> for Refusal {
             }
             InboundError::NoMemory => {
                 let message = "This proxy holds as many request bodies as it may; try again shortly.";
-                Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded", message).retry(None)
+                let soon = Duration::from_secs(1);
+                Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded", message).retry(Some(soon))
             }
             InboundError::Json(error) => {
                 let code = match error {
@@ -122,6 +125,9 @@ impl From<InboundError> for Refusal {
                     SniffError::ModelNotAString | SniffError::ModelAmbiguous => "invalid_request",
                 };
                 bad(code, format!("The request body is not understood: {error}."))
+            }
+            error @ (InboundError::ModelTooLong | InboundError::ModelUnclear) => {
+                bad("invalid_request", format!("The request is not understood: {error}."))
             }
             InboundError::Stalled => bad("invalid_request", "The request body stopped coming.".to_owned()),
             InboundError::Broken => {
@@ -198,7 +204,7 @@ impl From<ForwardError> for Refusal {
 /// "3 keys rate limited until 12:00:04 UTC, 1 key rejected".
 fn explain(unavailable: &Unavailable) -> String {
     let Unavailable { causes, now, .. } = unavailable;
-    let Causes { resting, busy, host_down, free } = causes;
+    let Causes { resting, busy, host_down, free, .. } = &**causes;
     let keys = |count: usize| if count == 1 { "1 key".to_owned() } else { format!("{count} keys") };
     let mut parts: Vec<String> = resting
         .iter()
@@ -214,20 +220,17 @@ fn explain(unavailable: &Unavailable) -> String {
             let until = now.wall + until.saturating_duration_since(now.mono);
             // An IMF-fixdate ends in "hh:mm:ss GMT" (RFC 9110 §5.6.7).
             let date = httpdate::fmt_http_date(until);
-            let time = date.get(17..25).unwrap_or_default();
+            let soon = until.duration_since(now.wall).is_ok_and(|wait| wait < SAME_DAY);
+            let time = if soon { date.get(17..25) } else { date.get(5..25) }.unwrap_or_default();
             format!("{} {what} until {time} UTC", keys(*count))
         })
         .collect();
-    for (count, what) in [
-        (*host_down, "at an upstream that fails"),
-        (*busy, "at their configured limits"),
-        (*free, "free a moment ago"),
-    ] {
+    for (count, what) in [(*host_down, "at an upstream that fails"), (*busy, "at their configured limits")] {
         if count > 0 {
             parts.push(format!("{} {what}", keys(count)));
         }
     }
-    if parts.is_empty() { "no key is configured".to_owned() } else { parts.join(", ") }
+    if parts.is_empty() { format!("{} free again", keys(*free)) } else { parts.join(", ") }
 }
 
 impl IntoResponse for Refusal {

@@ -24,6 +24,10 @@ const BACKLOG: u32 = 4096;
 /// How long a client may take over the head of a request; hyper's own default has no effect without a timer. The time
 /// runs between two requests too, and some clients keep idle connections for 90 s.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(120);
+/// The words with which HTTP/2 begins (RFC 9113 §3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const PREFACE_PAUSE: Duration = Duration::from_millis(20);
+const HTTP2_PING: Duration = Duration::from_secs(30);
 /// What HTTP/2 clients may have under way on one connection.
 const HTTP2_STREAMS: u32 = 1024;
 /// The pause after a failed accept: out of descriptors, most likely.
@@ -104,8 +108,8 @@ impl Listener {
                 let _permit = permit;
                 // Until it says something it has no protocol, and hyper no time for it.
                 tokio::select! {
-                    said = tokio::time::timeout(HEADER_TIMEOUT, stream.readable()) => {
-                        if !matches!(said, Ok(Ok(()))) {
+                    spoken = tokio::time::timeout(HEADER_TIMEOUT, has_spoken(&stream)) => {
+                        if spoken != Ok(true) {
                             return;
                         }
                     }
@@ -162,10 +166,25 @@ impl Listener {
     }
 }
 
+/// Waits until it is clear which protocol a client speaks. False: it left.
+async fn has_spoken(stream: &TcpStream) -> bool {
+    let mut start = [0; PREFACE.len()];
+    loop {
+        match stream.peek(&mut start).await {
+            Ok(0) | Err(_) => return false,
+            Ok(n) if n == PREFACE.len() || !PREFACE.starts_with(&start[..n]) => return true,
+            // Part of a preface, in two packets. What was peeked at stays, so nothing tells of the rest.
+            Ok(_) => tokio::time::sleep(PREFACE_PAUSE).await,
+        }
+    }
+}
+
 /// HTTP/1.1, and HTTP/2 to whoever begins with its preface.
 fn protocols() -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(HTTP2_STREAMS);
+    // A client that vanished without a word holds its connection no longer than this.
+    builder.http2().keep_alive_interval(HTTP2_PING).keep_alive_timeout(HTTP2_PING);
     builder
 }

@@ -11,7 +11,14 @@ mod settings;
 
 use std::{any::Any, sync::Arc};
 
-use axum::{Router, body::Body, response::IntoResponse as _, routing::get};
+use axum::{
+    Router,
+    body::Body,
+    extract::{Request, State},
+    middleware::Next,
+    response::IntoResponse as _,
+    routing::get,
+};
 use error::Refusal;
 use http::Response;
 pub use listener::{Drained, Listener, Stop};
@@ -19,17 +26,27 @@ pub use proxy::Proxy;
 pub use settings::{CorsOrigins, Settings};
 use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::telemetry::Metrics;
+use crate::{forward::REQUEST_ID, telemetry::Metrics};
 
-/// What clients reach, from the outside in: CORS, the net under panics, the probes, the proxy.
+/// What clients reach, from the outside in: request ids and CORS, the net under panics, the probes, the proxy.
 pub fn routes(proxy: Arc<Proxy>) -> Router {
-    let cors = axum::middleware::from_fn_with_state(Arc::clone(&proxy), cors::cors);
+    let outermost = axum::middleware::from_fn_with_state(Arc::clone(&proxy), outermost);
     Router::new()
         .route("/health", get(probe::health))
+        .method_not_allowed_fallback(async || Refusal::no_such_route())
         .fallback(proxy::handle)
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(cors)
+        .layer(outermost)
         .with_state(proxy)
+}
+
+/// Every answer carries the request's id and says which pages may read it.
+async fn outermost(State(proxy): State<Arc<Proxy>>, mut request: Request, next: Next) -> Response<Body> {
+    let id = proxy::request_id(request.headers());
+    request.extensions_mut().insert(proxy::RequestId(id.clone()));
+    let mut answer = cors::cors(&proxy, request, next).await;
+    answer.headers_mut().insert(REQUEST_ID, id);
+    answer
 }
 
 /// What Prometheus reaches.

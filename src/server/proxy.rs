@@ -95,23 +95,22 @@ impl Proxy {
     }
 }
 
+/// The id that a request goes by, from the outermost layer inwards.
+#[derive(Debug, Clone)]
+pub(super) struct RequestId(pub(super) HeaderValue);
+
 pub(super) async fn handle(State(proxy): State<Arc<Proxy>>, request: Request) -> Response {
-    let id = request_id(request.headers());
-    let peer = request.extensions().get::<peer::Peer>().map(|peer| peer.0);
+    let extensions = request.extensions();
+    let id = extensions.get::<RequestId>().and_then(|id| id.0.to_str().ok()).unwrap_or_default();
+    let peer = extensions.get::<peer::Peer>().map(|peer| peer.0);
     let client = peer.map(|peer| peer::address(peer, request.headers(), &proxy.settings.trusted_proxies));
-    let path = request.uri().path();
-    let metrics = Arc::clone(&proxy.metrics);
-    let access = Access::begin(
-        metrics,
-        proxy.clock,
-        id.to_str().unwrap_or_default(),
-        request.method().clone(),
-        path,
-        client,
-    );
-    let mut response = serve(&proxy, request, client, access).await;
-    response.headers_mut().insert(REQUEST_ID, id);
-    response
+    let (metrics, last_call) = (Arc::clone(&proxy.metrics), proxy.last_call.clone());
+    let (method, path) = (request.method().clone(), request.uri().path());
+    let access = Access::begin(metrics, proxy.clock, id, method, path, client, last_call);
+    tokio::select! {
+        answer = serve(&proxy, request, client, access) => answer,
+        () = proxy.last_call.cancelled() => Refusal::shutting_down().into_response(),
+    }
 }
 
 async fn serve(proxy: &Proxy, request: Request, client: Option<IpAddr>, mut access: Access) -> Response {
@@ -127,11 +126,7 @@ async fn serve(proxy: &Proxy, request: Request, client: Option<IpAddr>, mut acce
         }
     };
     access.model(inbound.model());
-    let answer = tokio::select! {
-        answer = proxy.forwarder.run(inbound, access) => answer,
-        () = proxy.last_call.cancelled() => return Refusal::shutting_down().into_response(),
-    };
-    match answer {
+    match proxy.forwarder.run(inbound, access).await {
         Ok(mut answer) => {
             if proxy.settings.debug_headers {
                 let named = names(answer.body().access());
@@ -205,7 +200,7 @@ fn below_version(path: &str) -> Option<&str> {
 }
 
 /// The client's id for the request if it can be logged as it is, else a new one.
-fn request_id(headers: &HeaderMap) -> HeaderValue {
+pub(super) fn request_id(headers: &HeaderMap) -> HeaderValue {
     let usable = |value: &&HeaderValue| {
         (1..=128).contains(&value.len()) && value.as_bytes().iter().all(u8::is_ascii_graphic)
     };

@@ -7,6 +7,7 @@ use std::{
 };
 
 use http::Method;
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::Metrics;
@@ -17,6 +18,9 @@ use crate::{
 
 /// The target of both: `RUST_LOG=key_cycle_proxy::proxy=debug`.
 const TARGET: &str = "key_cycle_proxy::proxy";
+
+/// As much of a path as is logged.
+const LONGEST_PATH: usize = 512;
 
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +72,8 @@ struct Line {
     head: Option<Duration>,
     sent: u64,
     ending: Ending,
+    /// Cancelled when the time to finish requests is over.
+    last_call: CancellationToken,
 }
 
 impl Access {
@@ -80,6 +86,7 @@ impl Access {
         method: Method,
         path: &str,
         client: Option<IpAddr>,
+        last_call: CancellationToken,
     ) -> Self {
         metrics.in_flight.increment(1.0);
         Self(Box::new(Line {
@@ -88,7 +95,7 @@ impl Access {
             started: clock.now().mono,
             id: Box::from(id),
             method,
-            path: Box::from(path),
+            path: Box::from(&path[..path.floor_char_boundary(LONGEST_PATH)]),
             client,
             model: None,
             status: None,
@@ -98,6 +105,7 @@ impl Access {
             head: None,
             sent: 0,
             ending: Ending::ClientLeft,
+            last_call,
         }))
     }
 
@@ -176,6 +184,10 @@ impl Access {
 
 impl Drop for Access {
     fn drop(&mut self) {
+        if self.0.status.is_none() && self.0.last_call.is_cancelled() {
+            // Whoever cancels requests answers them so.
+            self.refused(503, "shutting_down");
+        }
         let line = &*self.0;
         let took = line.clock.now().mono.saturating_duration_since(line.started);
         line.metrics.request_ended(line.status, line.ending, line.head, took, line.sent);
