@@ -117,6 +117,29 @@ async fn a_key_not_configured_for_the_model_of_a_body_is_never_used() {
 }
 
 #[tokio::test]
+async fn a_coded_body_is_understood_and_travels_coded() {
+    let upstream = Upstream::start().await;
+    let config = format!("{}models = [\"only-a\"]\n", keys_toml(&upstream.url(), &["sk-a"]));
+    let proxy = Proxy::start(&config).await;
+    let gzip = |text: String| {
+        let mut coder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut coder, text.as_bytes()).unwrap();
+        coder.finish().unwrap()
+    };
+    let post = |coding: &'static str, body: Vec<u8>| {
+        let request = client().post(proxy.url("/v1/chat/completions")).header("content-encoding", coding);
+        request.header("content-type", "application/json").body(body).send()
+    };
+    upstream.otherwise(Answer::ok());
+    assert_eq!(post("gzip", gzip(chat("other"))).await.unwrap().status(), 404);
+    assert_eq!(post("compress", gzip(chat("only-a"))).await.unwrap().status(), 400);
+    assert_eq!(upstream.total_calls(), 0);
+    let coded = gzip(chat("only-a"));
+    assert_eq!(post("gzip", coded.clone()).await.unwrap().status(), 200);
+    assert_eq!(upstream.last_request().body, coded);
+}
+
+#[tokio::test]
 async fn a_preface_in_two_packets_is_still_http2() {
     let upstream = Upstream::start().await;
     let proxy = Proxy::with_keys(&upstream.url(), &["sk-a"]).await;

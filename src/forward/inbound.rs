@@ -8,7 +8,10 @@ use http_body::Body;
 use http_body_util::BodyExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::outbound::Target;
+use super::{
+    coding::{UnknownCoding, decoded},
+    outbound::Target,
+};
 use crate::provider::{self, Endpoint, SniffError, UnclearModel, model_in_form, sniff};
 
 /// How long a client may be silent in the middle of a body.
@@ -49,6 +52,9 @@ pub enum InboundError {
     /// It says JSON and isn't, or is ambiguous.
     #[error(transparent)]
     Json(#[from] SniffError),
+    /// Its coding is unknown, so that the model can't be read.
+    #[error("its Content-Encoding is unknown")]
+    Coding,
     /// `model` is longer than any model's name.
     #[error("`model` is longer than {LONGEST_MODEL} bytes")]
     ModelTooLong,
@@ -101,7 +107,7 @@ impl Inbound {
         let (body, held) = reading.await.unwrap_or(Err(InboundError::Stalled))?;
         let endpoint = provider::classify(&parts.method, target.path());
         let may_repeat = endpoint.may_repeat_after_write(parts.headers.contains_key("idempotency-key"));
-        let (model, stream) = understand(&parts.headers, &body)?;
+        let (model, stream) = understand(&parts.headers, &body, limit)?;
         Ok(Self {
             method: parts.method,
             target,
@@ -181,10 +187,23 @@ where
 }
 
 /// The model and whether a stream is asked for.
-fn understand(headers: &HeaderMap, body: &Bytes) -> Result<(Option<Box<str>>, bool), InboundError> {
+fn understand(
+    headers: &HeaderMap,
+    body: &Bytes,
+    limit: usize,
+) -> Result<(Option<Box<str>>, bool), InboundError> {
     if body.is_empty() {
         return Ok((None, false));
     }
+    let text =
+        decoded(headers, body, limit.saturating_add(1)).map_err(|UnknownCoding| InboundError::Coding)?;
+    if text.len() > limit {
+        return Err(InboundError::TooLarge { limit });
+    }
+    let body = &match text {
+        Cow::Borrowed(_) => body.clone(),
+        Cow::Owned(text) => Bytes::from(text),
+    };
     let media = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = media.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let sniffed = match essence.as_str() {

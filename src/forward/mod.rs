@@ -2,6 +2,7 @@
 
 mod body;
 mod budget;
+mod coding;
 mod error;
 mod inbound;
 mod leases;

@@ -126,7 +126,7 @@ impl From<InboundError> for Refusal {
                 };
                 bad(code, format!("The request body is not understood: {error}."))
             }
-            error @ (InboundError::ModelTooLong | InboundError::ModelUnclear) => {
+            error @ (InboundError::Coding | InboundError::ModelTooLong | InboundError::ModelUnclear) => {
                 bad("invalid_request", format!("The request is not understood: {error}."))
             }
             InboundError::Stalled => bad("invalid_request", "The request body stopped coming.".to_owned()),
