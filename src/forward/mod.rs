@@ -157,7 +157,7 @@ impl Forwarder {
             let until = plan.deadline().min(asked + wait);
             let mut lease = match self.pool.lease(&ask, &tries.keys, &tries.failed_hosts, until).await {
                 Ok(lease) if tries.rules_out(lease.key()) => {
-                    drop(lease);
+                    lease.settle(Outcome::Unused);
                     return self.conclude(tries, None, &ask, access);
                 }
                 Ok(lease) => lease,

@@ -216,6 +216,18 @@ impl Pool {
         }
     }
 
+    /// Its turn counts for nothing.
+    pub(super) fn refund(&mut self, slot: u32, effects: &mut Effects) {
+        self.slots[slot as usize].used -= 1;
+        for twin in family(&self.slots, slot) {
+            let slot = &mut self.slots[twin as usize];
+            if let Some(rate) = slot.key.settings().rate {
+                slot.gcra.refund(rate);
+                self.tell(twin, effects);
+            }
+        }
+    }
+
     pub(super) fn release(&mut self, slot: u32) {
         self.slots[slot as usize].in_flight -= 1;
         for twin in family(&self.slots, slot) {

@@ -249,6 +249,7 @@ impl Pool {
             Outcome::Failed => self.failed(now, &mut ticket, &mut effects),
             Outcome::HostFailed => self.host_failed(now, &mut ticket, &mut effects),
             Outcome::Abandoned => {}
+            Outcome::Unused => self.refund(ticket.slot, &mut effects),
         }
         self.return_probes(now, &ticket, want, &mut effects);
         for twin in family(&self.slots, ticket.slot) {

@@ -77,6 +77,8 @@ pub enum Outcome {
     HostFailed,
     /// Nobody waited for the answer.
     Abandoned,
+    /// Nothing was sent.
+    Unused,
 }
 
 impl Outcome {

@@ -58,6 +58,7 @@ fn outcome() -> impl Generate<Value = Outcome> {
         4 => Just(Outcome::Failed),
         3 => Just(Outcome::HostFailed),
         2 => Just(Outcome::Abandoned),
+        1 => Just(Outcome::Unused),
         5 => rest,
     ]
 }
@@ -224,6 +225,13 @@ impl World {
         match outcome {
             Outcome::Good if !out.heard => self.works(&mut out),
             Outcome::Good | Outcome::Abandoned => {}
+            Outcome::Unused => {
+                for twin in self.family(key) {
+                    if let Some(rate) = self.keys[twin].key.settings().rate {
+                        self.keys[twin].gcra.refund(rate);
+                    }
+                }
+            }
             Outcome::Harmless => {
                 if out.probes[0] || out.probes[1] {
                     self.works(&mut out);
