@@ -1,4 +1,4 @@
-//! When attempts run out: how many there are, and what the client is told (DESIGN.md rules 7, 9 and 15).
+//! When attempts run out: how many there are, and what the client is told.
 
 use std::time::Duration;
 

@@ -94,6 +94,32 @@ async fn bodies_that_are_only_announced_take_no_memory() {
 }
 
 #[tokio::test]
+async fn bodies_take_no_more_memory_than_they_may() {
+    let upstream = Upstream::start().await;
+    let settings = "[server]\nrequest_body_limit_bytes = 1048576\nreplay_memory_bytes = 1048576\n";
+    let proxy = Proxy::start(&toml(&upstream.url(), &["sk-a"], "", settings)).await;
+    let mut half = Raw::connect(proxy.address()).await;
+    half.send("POST /v1/files HTTP/1.1\r\nhost: x\r\ncontent-length: 1048576\r\n\r\n").await;
+    half.send(vec![b'x'; 900_000]).await;
+    let other = || proxy.post("/v1/chat/completions", format!("{{\"pad\":\"{}\"}}", "x".repeat(300_000)));
+    // Once those bytes have come there is no room for as many again.
+    let refused = async {
+        loop {
+            let got = other().await;
+            if got.status == 429 {
+                return got;
+            }
+        }
+    };
+    let got = patiently(refused).await;
+    assert_eq!((got.code().as_str(), got.retry_after()), ("rate_limit_exceeded", Some(1)));
+    // And when their client has left there is.
+    drop(half);
+    let served = async { while other().await.code() == "rate_limit_exceeded" {} };
+    patiently(served).await;
+}
+
+#[tokio::test]
 async fn a_key_not_configured_for_the_model_of_a_body_is_never_used() {
     let upstream = Upstream::start().await;
     let config = format!("{}\nmodels = [\"only-a\"]\n", keys_toml(&upstream.url(), &["sk-a"]));

@@ -1,4 +1,4 @@
-//! What may be sent twice (DESIGN.md rule 7), for each kind of endpoint and each way to fail.
+//! What may be sent twice, for each kind of endpoint and each way to fail.
 
 use std::time::Duration;
 

@@ -317,7 +317,7 @@ impl Forwarder {
         respond(refusal.status, headers, body)
     }
 
-    /// What the client gets when there is no further attempt (DESIGN rule 15): what the upstream says of the request
+    /// What the client gets when there is no further attempt: what the upstream says of the request
     /// or of itself, never what it says of our keys.
     fn conclude(
         &self,
