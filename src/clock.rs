@@ -34,8 +34,21 @@ impl Clock {
 
     /// Both clocks, read now.
     #[must_use]
-    #[expect(clippy::disallowed_methods, reason = "this is the place the ban points to")]
     pub fn now(self) -> Now {
-        Now { mono: tokio::time::Instant::now().into_std(), wall: SystemTime::now() }
+        Now { mono: self.mono(), wall: self.wall() }
+    }
+
+    /// The monotonic clock, read now.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "this is the place the ban points to")]
+    pub fn mono(self) -> Instant {
+        tokio::time::Instant::now().into_std()
+    }
+
+    /// The wall clock, read now.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "this is the place the ban points to")]
+    pub fn wall(self) -> SystemTime {
+        SystemTime::now()
     }
 }

@@ -9,7 +9,10 @@ use crate::{
     client::Clients,
     clock::Clock,
     config::Config,
-    forward::{Forwarder, SharedPool, denials, transport::Transport},
+    forward::{
+        Forwarder, SharedPool, denials,
+        transport::{TlsError, Transport},
+    },
     lifecycle::Lifecycle,
     pool::Pool,
     server::{self, Drained, Listener, Proxy, Stop},
@@ -49,7 +52,7 @@ pub enum StartError {
     },
     /// TLS can't be set up.
     #[error("cannot prepare connections to upstreams: {0}")]
-    Transport(#[from] reqwest::Error),
+    Transport(#[from] TlsError),
 }
 
 impl Daemon {
@@ -72,7 +75,7 @@ impl Daemon {
         let keys = keys.into_iter().map(Arc::new).collect();
         let pool = Pool::new(pool, keys, base_url.origin(), fastrand::Rng::new());
         let pool = Arc::new(SharedPool::new(PoolName::default(), pool, clock));
-        let transport = Transport::new(&transport)?;
+        let transport = Transport::new(&transport, clock)?;
         let forwarder = Forwarder::new(pool, transport, policy, clock, Arc::clone(&metrics));
         let last_call = CancellationToken::new();
         let (shutdown_delay, drain) = (server.shutdown_delay, server.drain);
@@ -134,7 +137,7 @@ impl Daemon {
                 accepting.cancel();
             }
         });
-        let drained = clients.serve(server::routes(proxy), stop).await;
+        let drained = clients.serve(proxy, stop).await;
         match drained {
             Drained::All => info!("stopped"),
             Drained::Cut(connections) => warn!(connections, "stopped; the connections left were cut"),

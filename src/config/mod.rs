@@ -15,6 +15,7 @@ mod listen;
 mod log;
 mod notes;
 mod problem;
+mod proxies;
 mod read;
 mod reference;
 mod render;

@@ -72,7 +72,7 @@ pub(super) fn read(files: &Files, flags: &Flags, env: &Env, ledger: &mut Ledger)
     let mut root = Section::root(&files.root, ledger);
     let client_keys = client_keys(root.section("clients", "clients"), env);
     let (per_key, burst, clients) = limits(root.section("rate_limit", "rate_limit"), &client_keys);
-    let upstream = upstream::upstream(root.section("upstream", "upstream"));
+    let upstream = upstream::upstream(root.section("upstream", "upstream"), env);
     let defaults = Defaults { base: &upstream.base, rate: per_key, burst };
     let (mut pool, keys) = keys_of(&mut root, &defaults, env, files.complete);
     pool.max_waiting = upstream.max_waiting.unwrap_or(pool.max_waiting);

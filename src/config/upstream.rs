@@ -2,9 +2,12 @@
 
 use std::num::{NonZeroU32, NonZeroUsize};
 
-use reqwest::Certificate;
+use rustls::{
+    RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject as _},
+};
 
-use super::section::Section;
+use super::{Env, proxies, section::Section};
 use crate::{
     forward::{Backoff, Policy, transport},
     rate::Rate,
@@ -26,7 +29,7 @@ const DEFAULT_BASE: &str = "https://api.openai.com";
 pub(super) const MANY: u64 = u32::MAX as u64;
 
 /// Reads `[upstream]`.
-pub(super) fn upstream(mut section: Section<'_, '_>) -> Upstream {
+pub(super) fn upstream(mut section: Section<'_, '_>, env: &Env) -> Upstream {
     let base = section.parsed("base_url", base_url);
     let (policy, transport) = (Policy::default(), transport::Settings::default());
     let policy = Policy {
@@ -42,6 +45,7 @@ pub(super) fn upstream(mut section: Section<'_, '_>) -> Upstream {
         connect_timeout: section.millis("connect_timeout_ms", 1).unwrap_or(transport.connect_timeout),
         extra_roots: certificates(&mut section).unwrap_or(transport.extra_roots),
         http2: section.flag("http2").unwrap_or(transport.http2),
+        proxies: proxies::proxies(env, section.ledger()),
     };
     let max_waiting = section.whole("max_waiting", 1..=MANY).and_then(NonZeroUsize::new);
     let base = base.unwrap_or_else(|| BaseUrl::parse(DEFAULT_BASE).expect("it is a base URL"));
@@ -79,28 +83,22 @@ fn backoff(section: &mut Section<'_, '_>, default: Backoff) -> Backoff {
 }
 
 /// The certificates of `ca_file`, a PEM bundle.
-fn certificates(section: &mut Section<'_, '_>) -> Option<Vec<Certificate>> {
+fn certificates(section: &mut Section<'_, '_>) -> Option<Vec<CertificateDer<'static>>> {
     let path = section.text("ca_file")?;
     let path = section.place("ca_file")?.source.folder.join(path);
     let certificates = std::fs::read(&path).map_err(|error| error.to_string()).and_then(|pem| {
-        let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| causes(&error))?;
+        let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+        let certificates = certificates.map_err(|error| error.to_string())?;
         if certificates.is_empty() {
             return Err("no PEM certificate in it".to_owned());
         }
-        // Only a client tells whether the certificates can be used.
-        let trial = reqwest::Client::builder().tls_certs_only(certificates.clone()).build();
-        trial.map(|_| certificates).map_err(|error| causes(&error))
+        // Only a store tells whether the certificates can be used.
+        let mut store = RootCertStore::empty();
+        certificates
+            .iter()
+            .try_for_each(|certificate| store.add(certificate.clone()))
+            .map_err(|error| error.to_string())?;
+        Ok(certificates)
     });
     certificates.map_err(|reason| section.refuse("ca_file", format!("{}: {reason}", path.display()))).ok()
-}
-
-/// An error and what caused it.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    text
 }

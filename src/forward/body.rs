@@ -1,7 +1,6 @@
 //! The answer's body on its way to the client: untouched, with the lease on its back.
 
 use std::{
-    future::Future,
     pin::Pin,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
@@ -9,11 +8,9 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::Sleep;
 
-use super::{leases::Lease, transport::AnswerBody};
+use super::{alarm::Alarm, leases::Lease, transport::AnswerBody};
 use crate::{
-    clock::Clock,
     pool::Outcome,
     telemetry::access::{Access, Ending},
 };
@@ -57,37 +54,20 @@ pub enum BodyError {
     Silent,
 }
 
+/// How long nothing has come.
 #[derive(Debug)]
 struct Idle {
     limit: Duration,
-    clock: Clock,
-    /// When the last piece came, and the alarm; made when a body first has to be waited for.
-    waiting: Option<(Instant, Pin<Box<Sleep>>)>,
+    alarm: Alarm,
+    /// When waiting for the next piece began. `None`: a piece has come since.
+    since: Option<Instant>,
 }
 
 impl Idle {
     /// Ready when nothing came for the limit.
     fn poll_silent(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let now = self.clock.now().mono;
-        let limit = self.limit;
-        let (last, alarm) = self
-            .waiting
-            .get_or_insert_with(|| (now, Box::pin(tokio::time::sleep_until((now + limit).into()))));
-        loop {
-            ready!(alarm.as_mut().poll(context));
-            // Pieces that came since only left their time: moving an alarm for each would cost more.
-            let due = *last + limit;
-            if due <= now {
-                return Poll::Ready(());
-            }
-            alarm.as_mut().reset(due.into());
-        }
-    }
-
-    fn heard(&mut self) {
-        if let Some((last, _)) = &mut self.waiting {
-            *last = self.clock.now().mono;
-        }
+        let since = *self.since.get_or_insert_with(|| self.alarm.clock().mono());
+        self.alarm.poll_due(context, since + self.limit)
     }
 }
 
@@ -98,7 +78,7 @@ impl LeasedBody {
         rest: Rest,
         lease: Option<Lease>,
         idle: Duration,
-        clock: Clock,
+        alarm: Alarm,
         access: Access,
     ) -> Self {
         let (inner, failing) = match rest {
@@ -106,7 +86,7 @@ impl LeasedBody {
             Rest::Coming(body) => (Some(body), None),
             Rest::Broken => (None, Some(BodyError::Broken)),
         };
-        let idle = Idle { limit: idle, clock, waiting: None };
+        let idle = Idle { limit: idle, alarm, since: None };
         Self { start, inner, lease, idle, access, ended: false, failing }
     }
 
@@ -175,7 +155,7 @@ impl Body for LeasedBody {
         };
         match Pin::new(&mut *inner).poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => {
-                this.idle.heard();
+                this.idle.since = None;
                 this.access.sent(frame.data_ref().map_or(0, Bytes::len));
                 if inner.is_end_stream() {
                     this.end(Outcome::Good, Ending::Complete);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::outbound::BadTarget;
+use super::target::BadTarget;
 use crate::{clock::Now, pool::Causes};
 
 /// What a client is told when there is no answer to give it.

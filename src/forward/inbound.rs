@@ -9,8 +9,10 @@ use http_body_util::BodyExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
+    alarm::Alarm,
     coding::{UnknownCoding, decoded},
-    outbound::Target,
+    headers::strip_request,
+    target::Target,
 };
 use crate::provider::{self, Endpoint, SniffError, UnclearModel, model_in_form, sniff};
 
@@ -99,19 +101,21 @@ impl Inbound {
         target: Target,
         limit: usize,
         memory: &ReplayMemory,
+        alarm: &mut Alarm,
     ) -> Result<Self, InboundError>
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        let reading = tokio::time::timeout(BODY_TIME, collect(body, limit, memory));
-        let (body, held) = reading.await.unwrap_or(Err(InboundError::Stalled))?;
+        let (body, held) = collect(body, limit, memory, alarm).await?;
         let endpoint = provider::classify(&parts.method, target.path());
         let may_repeat = endpoint.may_repeat_after_write(parts.headers.contains_key("idempotency-key"));
         let (model, stream) = understand(&parts.headers, &body, limit)?;
+        let mut headers = parts.headers;
+        strip_request(&mut headers);
         Ok(Self {
             method: parts.method,
             target,
-            headers: parts.headers,
+            headers,
             body,
             model,
             stream,
@@ -137,6 +141,7 @@ async fn collect<B>(
     mut body: B,
     limit: usize,
     memory: &ReplayMemory,
+    alarm: &mut Alarm,
 ) -> Result<(Bytes, Option<OwnedSemaphorePermit>), InboundError>
 where
     B: Body<Data = Bytes> + Unpin,
@@ -153,14 +158,16 @@ where
     // Held as it comes: what was only announced takes no memory.
     let mut held = memory.hold(0)?;
     let mut counted = 0;
+    let end = alarm.clock().mono() + BODY_TIME;
     let mut first: Option<Bytes> = None;
     let mut all = BytesMut::new();
     loop {
-        let frame = match tokio::time::timeout(BODY_GAP, body.frame()).await {
-            Ok(Some(Ok(frame))) => frame,
-            Ok(Some(Err(_))) => return Err(InboundError::Broken),
-            Ok(None) => break,
-            Err(_) => return Err(InboundError::Stalled),
+        let next = alarm.limit(end.min(alarm.clock().mono() + BODY_GAP), body.frame());
+        let frame = match next.await {
+            Some(Some(Ok(frame))) => frame,
+            Some(Some(Err(_))) => return Err(InboundError::Broken),
+            Some(None) => break,
+            None => return Err(InboundError::Stalled),
         };
         // Trailers of a request end here.
         let Ok(data) = frame.into_data() else { continue };

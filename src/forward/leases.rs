@@ -91,7 +91,7 @@ impl SharedPool {
 
     /// The pool as it is now.
     pub fn snapshot(&self) -> Snapshot {
-        let now = self.clock.now().mono;
+        let now = self.clock.mono();
         self.lock().pool.snapshot(now)
     }
 
@@ -111,7 +111,7 @@ impl SharedPool {
         let want = ask.want(tried, failed_hosts);
         let mut waiting: Option<Waiting<'_>> = None;
         loop {
-            let now = self.clock.now().mono;
+            let now = self.clock.mono();
             let (until, woken) = {
                 let mut inner = self.lock();
                 let exhausted = match inner.pool.acquire(now, &want) {
@@ -152,7 +152,7 @@ impl SharedPool {
     }
 
     pub(super) fn causes(&self, ask: &Ask) -> Causes {
-        let now = self.clock.now().mono;
+        let now = self.clock.mono();
         self.lock().pool.causes(now, &ask.want(&[], &[]))
     }
 
@@ -174,7 +174,7 @@ impl SharedPool {
     }
 
     fn log(&self, transition: &Transition) {
-        let now = self.clock.now().mono;
+        let now = self.clock.mono();
         let ms = |until: &Instant| {
             u64::try_from(until.saturating_duration_since(now).as_millis()).unwrap_or(u64::MAX)
         };
@@ -264,7 +264,7 @@ impl Lease {
 
     /// A head has come that shows the key at work; the lease stays out for the body.
     pub(super) fn heard(&mut self) {
-        let now = self.pool.clock.now().mono;
+        let now = self.pool.clock.mono();
         if let Some(ticket) = &mut self.ticket {
             let latency = now.saturating_duration_since(self.since);
             let effects = self.pool.lock().pool.heard(now, ticket, latency, &self.ask.want(&[], &[]));
@@ -278,7 +278,7 @@ impl Lease {
 
     fn give_back(&mut self, outcome: Outcome) {
         if let Some(ticket) = self.ticket.take() {
-            let now = self.pool.clock.now().mono;
+            let now = self.pool.clock.mono();
             let effects = self.pool.lock().pool.settle(now, ticket, outcome, &self.ask.want(&[], &[]));
             self.pool.carry_out(effects);
         }

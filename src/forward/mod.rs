@@ -1,15 +1,17 @@
 //! One request, from in to out.
 
+mod alarm;
 mod body;
 mod budget;
 mod coding;
 mod error;
+pub mod headers;
 mod inbound;
 mod leases;
-mod outbound;
 mod plan;
 mod policy;
 mod refusal;
+mod target;
 pub mod transport;
 
 use std::{
@@ -17,11 +19,13 @@ use std::{
     time::Duration,
 };
 
+pub use alarm::Alarm;
 use body::Rest;
 pub use body::{BodyError, LeasedBody};
 use budget::Budget;
 use bytes::Bytes;
 pub use error::{ForwardError, Unavailable};
+use headers::{add_key, strip_answer};
 use http::{
     HeaderMap, HeaderValue, Response, StatusCode,
     header::{CONTENT_ENCODING, CONTENT_LENGTH},
@@ -30,11 +34,10 @@ pub use inbound::{Inbound, InboundError, ReplayMemory};
 pub use leases::SharedPool;
 use leases::{Ask, Lease, NoLease, NoLeaseWhy};
 use memchr::memmem;
-pub use outbound::{BadTarget, REQUEST_ID, Target, UPSTREAM_REQUEST_ID};
-use outbound::{answer_headers, request_headers};
 use plan::{Facts, Plan, Step, Stop};
 pub use policy::{Backoff, InvalidBackoff, Policy};
 use refusal::Refusal;
+pub use target::{BadTarget, Target};
 use transport::{AnswerBody, Fault, Transport};
 
 use crate::{
@@ -143,8 +146,9 @@ impl Forwarder {
         &self,
         inbound: Inbound,
         mut access: Access,
+        mut alarm: Alarm,
     ) -> Result<Response<LeasedBody>, (ForwardError, Access)> {
-        let start = self.clock.now().mono;
+        let start = self.clock.mono();
         let ask = Arc::new(self.pool.ask(inbound.model(), inbound.purpose()));
         let mut plan = Plan::new(&self.policy, start, inbound.may_repeat, self.pool.keys());
         let mut rng = fastrand::Rng::new();
@@ -152,23 +156,23 @@ impl Forwarder {
         let mut tries = Tries::default();
         self.budget.lock().unwrap_or_else(PoisonError::into_inner).deposit();
         loop {
-            let asked = self.clock.now().mono;
+            let asked = self.clock.mono();
             let wait = if tries.all_refuse() { Duration::ZERO } else { patience };
             let until = plan.deadline().min(asked + wait);
             let mut lease = match self.pool.lease(&ask, &tries.keys, &tries.failed_hosts, until).await {
                 Ok(lease) if tries.rules_out(lease.key()) => {
                     lease.settle(Outcome::Unused);
-                    return self.conclude(tries, None, &ask, access);
+                    return self.conclude(tries, None, &ask, access, alarm);
                 }
                 Ok(lease) => lease,
-                Err(no_lease) => return self.conclude(tries, Some(&no_lease), &ask, access),
+                Err(no_lease) => return self.conclude(tries, Some(&no_lease), &ask, access, alarm),
             };
-            let sent = self.clock.now().mono;
+            let sent = self.clock.mono();
             patience = patience.saturating_sub(sent.saturating_duration_since(asked));
             let head_timeout = self.policy.head_timeout_of(inbound.stream);
             let limit = head_timeout.min(plan.deadline().saturating_duration_since(sent));
             access.attempt(lease.key().id());
-            let missed = match self.attempt(&lease, &inbound, limit).await {
+            let missed = match self.attempt(&lease, &inbound, limit, &mut alarm).await {
                 Err(bad) => return Err((bad, access)),
                 Ok(Attempt::Passed(answer, verdict)) => {
                     let key = Arc::clone(lease.key());
@@ -180,11 +184,11 @@ impl Forwarder {
                         lease.settle(Outcome::of(&verdict));
                         None
                     };
-                    return Ok(self.deliver(answer, lease, &key, access));
+                    return Ok(self.deliver(answer, lease, &key, access, alarm));
                 }
                 Ok(Attempt::Missed(missed)) => missed,
             };
-            let now = self.clock.now().mono;
+            let now = self.clock.mono();
             let verdict = missed.verdict;
             self.metrics.attempt(verdict.class);
             let key = Arc::clone(lease.key());
@@ -202,7 +206,7 @@ impl Forwarder {
                     // Word for word, unless the upstream has let the key slip.
                     let secret = missed.key.secret().expose().as_bytes();
                     let slipped = memmem::find(&refusal.text(), secret).is_some();
-                    return Ok(self.deliver_refusal(refusal, &missed.key, slipped, access));
+                    return Ok(self.deliver_refusal(refusal, &missed.key, slipped, access, alarm));
                 }
                 Step::Next => tries.last = Some(missed),
                 Step::NextHost => {
@@ -216,7 +220,7 @@ impl Forwarder {
                 Step::Stop(stop) => {
                     self.metrics.retry_denied(stop.as_str());
                     tries.last = Some(missed);
-                    return self.conclude(tries, None, &ask, access);
+                    return self.conclude(tries, None, &ask, access, alarm);
                 }
             }
         }
@@ -228,14 +232,18 @@ impl Forwarder {
         lease: &Lease,
         inbound: &Inbound,
         limit: Duration,
+        alarm: &mut Alarm,
     ) -> Result<Attempt, ForwardError> {
         let key = lease.key();
-        let url = inbound.target.under(&key.settings().base)?;
-        let headers = request_headers(&inbound.headers, key);
-        let sending = self.transport.send(inbound.method.clone(), url, headers, inbound.body.clone());
-        let answer = match tokio::time::timeout(limit, sending).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(fault)) => {
+        let base = &key.settings().base;
+        let target = inbound.target.under(base)?;
+        let mut headers = inbound.headers.clone();
+        add_key(&mut headers, key);
+        let sending =
+            self.transport.send(base, inbound.method.clone(), target, headers, inbound.body.clone());
+        let answer = match alarm.limit(self.clock.mono() + limit, sending).await {
+            Some(Ok(answer)) => answer,
+            Some(Err(fault)) => {
                 tracing::debug!(key.id = %key.id(), %fault, "no answer");
                 let fault = match fault {
                     Fault::Unreachable(_) => provider::Fault::Connect,
@@ -247,12 +255,12 @@ impl Forwarder {
                     refusal: None,
                 }));
             }
-            Err(_) => {
+            None => {
                 let verdict = provider::judge_fault(provider::Fault::HeadTimeout);
                 return Ok(Attempt::Missed(Missed { key: Arc::clone(key), verdict, refusal: None }));
             }
         };
-        let wall = self.clock.now().wall;
+        let wall = self.clock.wall();
         if !provider::reads_body(answer.status()) {
             let head = Answer { status: answer.status(), headers: answer.headers(), body: &[] };
             let verdict = provider::judge(&head, inbound.endpoint, wall);
@@ -272,13 +280,13 @@ impl Forwarder {
         lease: Option<Lease>,
         key: &Key,
         mut access: Access,
+        alarm: Alarm,
     ) -> Response<LeasedBody> {
-        let (parts, body) = answer.into_parts();
+        let (mut parts, body) = answer.into_parts();
         access.head(parts.status.as_u16());
-        let headers = answer_headers(&parts.headers, key.secret());
-        let body =
-            LeasedBody::new(None, Rest::Coming(body), lease, self.policy.idle_timeout, self.clock, access);
-        respond(parts.status, headers, body)
+        strip_answer(&mut parts.headers, key.secret());
+        let body = LeasedBody::new(None, Rest::Coming(body), lease, self.policy.idle_timeout, alarm, access);
+        respond(parts.status, parts.headers, body)
     }
 
     /// Gives a refusal of `key` to the client: as it came, or `scrubbed` when it may be about the key.
@@ -288,12 +296,14 @@ impl Forwarder {
         key: &Key,
         scrubbed: bool,
         mut access: Access,
+        alarm: Alarm,
     ) -> Response<LeasedBody> {
         access.head(refusal.status.as_u16());
         let secret = key.secret();
-        let mut headers = answer_headers(&refusal.headers, secret);
-        let (start, rest) = if scrubbed {
-            let text = Bytes::from(redact::scrub(&refusal.text(), &[secret]).into_owned());
+        let clean = scrubbed.then(|| redact::scrub(&refusal.text(), &[secret]).into_owned());
+        let mut headers = refusal.headers;
+        strip_answer(&mut headers, secret);
+        let (start, rest) = if let Some(text) = clean.map(Bytes::from) {
             for value in headers.values_mut() {
                 if let Some(scrubbed) = redact::scrub_header(value, &[secret]) {
                     *value = scrubbed;
@@ -313,7 +323,7 @@ impl Forwarder {
             (refusal.start, refusal.rest)
         };
         let start = Some(start).filter(|start| !start.is_empty());
-        let body = LeasedBody::new(start, rest, None, self.policy.idle_timeout, self.clock, access);
+        let body = LeasedBody::new(start, rest, None, self.policy.idle_timeout, alarm, access);
         respond(refusal.status, headers, body)
     }
 
@@ -325,6 +335,7 @@ impl Forwarder {
         no_lease: Option<&NoLease>,
         ask: &Ask,
         access: Access,
+        alarm: Alarm,
     ) -> Result<Response<LeasedBody>, (ForwardError, Access)> {
         let now = self.clock.now();
         let why = no_lease.map(|no_lease| no_lease.why);
@@ -365,14 +376,14 @@ impl Forwarder {
             (Class::UnknownRefusal, Some(refusal)) if tries.unknown.len() == tries.keys.len() => {
                 // They all say the same: it is the request that is refused, and no key should rest for it.
                 self.pool.lift(&tries.unknown, Reason::Refused);
-                return Ok(self.deliver_refusal(refusal, &key, true, access));
+                return Ok(self.deliver_refusal(refusal, &key, true, access, alarm));
             }
             (
                 Class::ServerError | Class::Overloaded | Class::EgressRefused | Class::ModelUnavailable,
                 Some(refusal),
             ) => {
                 let again = tries.keys.len() > 1 && !refusal.headers.contains_key(SHOULD_RETRY);
-                let mut answer = self.deliver_refusal(refusal, &key, true, access);
+                let mut answer = self.deliver_refusal(refusal, &key, true, access, alarm);
                 if again {
                     // We have retried; an SDK that does so too would multiply the calls.
                     answer.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static("false"));

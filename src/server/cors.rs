@@ -1,12 +1,7 @@
 //! Which web pages may call us. Preflights are answered here; every answer, errors too, carries the headers.
 
-use axum::{
-    extract::Request,
-    middleware::Next,
-    response::{IntoResponse as _, Response},
-};
 use http::{
-    HeaderMap, HeaderValue, Method, StatusCode, Uri,
+    HeaderMap, HeaderValue, Method, Response, StatusCode, Uri,
     header::{
         ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
         ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
@@ -14,7 +9,7 @@ use http::{
     },
 };
 
-use super::{CorsOrigins, Proxy};
+use super::{AnswerBody, CorsOrigins};
 
 /// What a page may read of an answer's headers, beside what every page may.
 const EXPOSED: HeaderValue = HeaderValue::from_static(
@@ -24,19 +19,39 @@ const EXPOSED: HeaderValue = HeaderValue::from_static(
 /// How long a browser need not ask again.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("3600");
 
-/// Answers preflights, which carry no credentials, and adds to every other answer who may read it.
-pub(super) async fn cors(proxy: &Proxy, request: Request, next: Next) -> Response {
-    let origins = &proxy.settings().cors;
-    let asked = request.headers();
-    let origin = allowed(origins, asked.get(ORIGIN));
-    // Fetch §3.2.2. Any other OPTIONS is a question to the upstream.
-    let mut answer = if *request.method() == Method::OPTIONS
-        && asked.contains_key(ORIGIN)
-        && let Some(method) = asked.get(ACCESS_CONTROL_REQUEST_METHOD)
-    {
-        let mut answer = StatusCode::NO_CONTENT.into_response();
+/// What the answer to one request says about who may read it.
+#[derive(Debug)]
+pub(super) struct Cors {
+    /// The value that lets the asking page read it.
+    origin: Option<HeaderValue>,
+    /// Whether a page asks at all.
+    asked: bool,
+    /// Whether the answer would be another for another origin.
+    varies: bool,
+}
+
+impl Cors {
+    /// For a request with these headers.
+    pub(super) fn of(origins: &CorsOrigins, headers: &HeaderMap) -> Self {
+        let origin = headers.get(ORIGIN);
+        Self {
+            origin: allowed(origins, origin),
+            asked: origin.is_some(),
+            varies: *origins != CorsOrigins::Any,
+        }
+    }
+
+    /// The answer to a preflight (Fetch §3.2.2), which carries no credentials. Any other OPTIONS is a question to the
+    /// upstream.
+    pub(super) fn preflight(&self, method: &Method, asked: &HeaderMap) -> Option<Response<AnswerBody>> {
+        if *method != Method::OPTIONS || !self.asked {
+            return None;
+        }
+        let method = asked.get(ACCESS_CONTROL_REQUEST_METHOD)?;
+        let mut answer = Response::new(AnswerBody::Own(axum::body::Body::empty()));
+        *answer.status_mut() = StatusCode::NO_CONTENT;
         let headers = answer.headers_mut();
-        if origin.is_some() {
+        if self.origin.is_some() {
             headers.insert(ACCESS_CONTROL_ALLOW_METHODS, method.clone());
             if let Some(names) = asked.get(ACCESS_CONTROL_REQUEST_HEADERS) {
                 headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, names.clone());
@@ -46,14 +61,21 @@ pub(super) async fn cors(proxy: &Proxy, request: Request, next: Next) -> Respons
         for name in ["access-control-request-method", "access-control-request-headers"] {
             headers.append(VARY, HeaderValue::from_static(name));
         }
-        answer
-    } else {
-        let mut answer = next.run(request).await;
-        answer.headers_mut().insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
-        answer
-    };
-    allow(answer.headers_mut(), origins, origin);
-    answer
+        Some(answer)
+    }
+
+    /// Says it.
+    pub(super) fn say(self, headers: &mut HeaderMap) {
+        if let Some(origin) = self.origin {
+            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        }
+        if self.asked {
+            headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+        }
+        if self.varies {
+            headers.append(VARY, HeaderValue::from_static("origin"));
+        }
+    }
 }
 
 /// The value that lets the page of this origin read the answer.
@@ -72,15 +94,6 @@ pub(super) fn is_foreign_page(origins: &CorsOrigins, headers: &HeaderMap) -> boo
     // Programs that are no web pages name schemes of their own.
     let page = origin.as_bytes().starts_with(b"http") || origin == "null";
     page && allowed(origins, Some(origin)).is_none()
-}
-
-fn allow(headers: &mut HeaderMap, origins: &CorsOrigins, origin: Option<HeaderValue>) {
-    if let Some(origin) = origin {
-        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-    }
-    if *origins != CorsOrigins::Any {
-        headers.append(VARY, HeaderValue::from_static("origin"));
-    }
 }
 
 /// A page served from this machine, on any port.

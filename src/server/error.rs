@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use axum::{body::Body, response::IntoResponse};
 use http::{
     HeaderValue, Response, StatusCode,
     header::{CONTENT_TYPE, RETRY_AFTER},
 };
 use serde_json::json;
 
+use super::AnswerBody;
 use crate::{
     client::{Limit, Limited},
     forward::{BadTarget, ForwardError, InboundError, SHOULD_RETRY, Unavailable},
@@ -233,19 +233,20 @@ fn explain(unavailable: &Unavailable) -> String {
     if parts.is_empty() { format!("{} free again", keys(*free)) } else { parts.join(", ") }
 }
 
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response<Body> {
-        let kind = match self.status {
+impl From<Refusal> for Response<AnswerBody> {
+    fn from(refusal: Refusal) -> Self {
+        let kind = match refusal.status {
             StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
             status if status.is_client_error() => "invalid_request_error",
             _ => "server_error",
         };
         let error =
-            json!({"error": {"message": self.message, "type": kind, "param": null, "code": self.code}});
-        let json = (CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let mut response = (self.status, [json], error.to_string()).into_response();
+            json!({"error": {"message": refusal.message, "type": kind, "param": null, "code": refusal.code}});
+        let mut response = Self::new(AnswerBody::Own(error.to_string().into()));
+        *response.status_mut() = refusal.status;
         let headers = response.headers_mut();
-        match self.retry {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        match refusal.retry {
             Retry::Unsaid => {}
             Retry::Unknown => {
                 headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
@@ -258,7 +259,7 @@ impl IntoResponse for Refusal {
                 headers.insert(SHOULD_RETRY, HeaderValue::from_static(worth_it));
             }
         }
-        if self.status == StatusCode::UNAUTHORIZED {
+        if refusal.status == StatusCode::UNAUTHORIZED {
             headers.insert(http::header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response

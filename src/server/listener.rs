@@ -1,13 +1,26 @@
 //! Accepting connections, and letting them end.
 
-use std::{io, net::SocketAddr, num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    net::{IpAddr, SocketAddr},
+    num::NonZeroUsize,
+    sync::Arc,
+    time::Duration,
+};
 
-use axum::{Router, extract::Request};
-use hyper::body::Incoming;
+use axum::{BoxError, Router};
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
-    service::TowerToHyperService,
+    server::graceful::GracefulShutdown,
 };
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
@@ -16,8 +29,6 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 use tracing::warn;
-
-use super::peer::Peer;
 
 /// Connections that the kernel holds for us until they are accepted.
 const BACKLOG: u32 = 4096;
@@ -64,6 +75,28 @@ pub struct Stop {
     pub drain: Duration,
 }
 
+/// Whoever answers the requests of a listener.
+pub trait Answers: Clone + Send + Sync + 'static {
+    /// The body of an answer.
+    type Body: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static;
+
+    /// The answer to a request from this address.
+    fn answer(
+        &self,
+        peer: IpAddr,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Response<Self::Body>> + Send;
+}
+
+impl Answers for Router {
+    type Body = axum::body::Body;
+
+    async fn answer(&self, _: IpAddr, request: Request<Incoming>) -> Response<axum::body::Body> {
+        let Ok(answer) = self.clone().oneshot(request).await;
+        answer
+    }
+}
+
 impl Listener {
     /// Binds `address`; the port may be 0.
     ///
@@ -88,38 +121,40 @@ impl Listener {
     }
 
     /// Serves until told to stop, and then until the connections have ended.
-    pub async fn serve(self, routes: Router, stop: Stop) -> Drained {
+    pub async fn serve(self, answers: impl Answers, stop: Stop) -> Drained {
         let tasks = TaskTracker::new();
         let graceful = GracefulShutdown::new();
-        let protocols = protocols();
+        let (http1, http2) = (http1(), http2());
         loop {
             let accepted = tokio::select! {
                 accepted = self.accept() => accepted,
                 () = stop.accepting.cancelled() => break,
             };
             let Some((stream, peer, permit)) = accepted else { continue };
-            let routes = routes.clone();
-            let service = tower::service_fn(move |mut request: Request<Incoming>| {
-                request.extensions_mut().insert(Peer(peer.ip()));
-                routes.clone().oneshot(request)
-            });
-            let (watcher, protocols, stop) = (graceful.watcher(), protocols.clone(), stop.clone());
+            let (answers, watcher, stop) = (answers.clone(), graceful.watcher(), stop.clone());
+            let (http1, http2) = (http1.clone(), http2.clone());
             tasks.spawn(async move {
                 let _permit = permit;
                 // Until it says something it has no protocol, and hyper no time for it.
-                tokio::select! {
-                    spoken = tokio::time::timeout(HEADER_TIMEOUT, has_spoken(&stream)) => {
-                        if spoken != Ok(true) {
-                            return;
-                        }
-                    }
-                    () = stop.accepting.cancelled() => return,
-                }
-                let service = TowerToHyperService::new(service);
-                let connection = protocols.serve_connection(TokioIo::new(stream), service);
-                tokio::select! {
+                let protocol = tokio::select! {
+                    spoken = tokio::time::timeout(HEADER_TIMEOUT, protocol_of(&stream)) => spoken.ok().flatten(),
+                    () = stop.accepting.cancelled() => None,
+                };
+                let Some(protocol) = protocol else { return };
+                let service = service_fn(|request| {
+                    let answers = answers.clone();
+                    async move { Ok::<_, Infallible>(answers.answer(peer.ip(), request).await) }
+                });
+                let io = TokioIo::new(stream);
+                let connection = async {
                     // How a client's connection ends is its own affair; requests are logged one by one.
-                    _ = watcher.watch(connection.into_owned()) => {}
+                    match protocol {
+                        Protocol::Http1 => drop(watcher.watch(http1.serve_connection(io, service)).await),
+                        Protocol::Http2 => drop(watcher.watch(http2.serve_connection(io, service)).await),
+                    }
+                };
+                tokio::select! {
+                    () = connection => {}
                     () = stop.abort.cancelled() => {}
                 }
             });
@@ -166,25 +201,37 @@ impl Listener {
     }
 }
 
-/// Waits until it is clear which protocol a client speaks. False: it left.
-async fn has_spoken(stream: &TcpStream) -> bool {
+/// What a client speaks.
+#[derive(Debug, Clone, Copy)]
+enum Protocol {
+    Http1,
+    Http2,
+}
+
+/// Waits until it is clear which protocol a client speaks. `None`: it left.
+async fn protocol_of(stream: &TcpStream) -> Option<Protocol> {
     let mut start = [0; PREFACE.len()];
     loop {
         match stream.peek(&mut start).await {
-            Ok(0) | Err(_) => return false,
-            Ok(n) if n == PREFACE.len() || !PREFACE.starts_with(&start[..n]) => return true,
+            Ok(0) | Err(_) => return None,
+            Ok(n) if !PREFACE.starts_with(&start[..n]) => return Some(Protocol::Http1),
+            Ok(n) if n == PREFACE.len() => return Some(Protocol::Http2),
             // Part of a preface, in two packets. What was peeked at stays, so nothing tells of the rest.
             Ok(_) => tokio::time::sleep(PREFACE_PAUSE).await,
         }
     }
 }
 
-/// HTTP/1.1, and HTTP/2 to whoever begins with its preface.
-fn protocols() -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(HTTP2_STREAMS);
+fn http1() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    builder
+}
+
+fn http2() -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder.timer(TokioTimer::new()).max_concurrent_streams(HTTP2_STREAMS);
     // A client that vanished without a word holds its connection no longer than this.
-    builder.http2().keep_alive_interval(HTTP2_PING).keep_alive_timeout(HTTP2_PING);
+    builder.keep_alive_interval(HTTP2_PING).keep_alive_timeout(HTTP2_PING);
     builder
 }

@@ -1,5 +1,6 @@
 //! The listener that clients talk to.
 
+mod answer;
 mod auth;
 mod cors;
 mod error;
@@ -9,55 +10,45 @@ mod probe;
 mod proxy;
 mod settings;
 
-use std::{any::Any, sync::Arc};
+use std::{net::IpAddr, panic::AssertUnwindSafe, sync::Arc};
 
-use axum::{
-    Router,
-    body::Body,
-    extract::{Request, State},
-    middleware::Next,
-    response::IntoResponse as _,
-    routing::get,
-};
+pub use answer::AnswerBody;
+use cors::Cors;
 use error::Refusal;
-use http::Response;
-pub use listener::{Drained, Listener, Stop};
+use futures_util::FutureExt as _;
+use http::{Request, Response};
+use hyper::body::Incoming;
+pub use listener::{Answers, Drained, Listener, Stop};
+pub use probe::metrics_routes;
 pub use proxy::Proxy;
 pub use settings::{CorsOrigins, Settings};
-use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::{forward::REQUEST_ID, telemetry::Metrics};
+use crate::forward::headers::REQUEST_ID;
 
-/// What clients reach, from the outside in: request ids and CORS, the net under panics, the probes, the proxy.
-pub fn routes(proxy: Arc<Proxy>) -> Router {
-    let outermost = axum::middleware::from_fn_with_state(Arc::clone(&proxy), outermost);
-    Router::new()
-        .route("/health", get(probe::health))
-        .method_not_allowed_fallback(async || Refusal::no_such_route())
-        .fallback(proxy::handle)
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(outermost)
-        .with_state(proxy)
-}
+/// What clients reach: the probes and the proxy.
+///
+/// No framework stands between hyper and the proxy: most of what such layers cost is paid per request, and the proxy
+/// needs none of what they give. The probes are routed by axum.
+impl Answers for Arc<Proxy> {
+    type Body = AnswerBody;
 
-/// Every answer carries the request's id and says which pages may read it.
-async fn outermost(State(proxy): State<Arc<Proxy>>, mut request: Request, next: Next) -> Response<Body> {
-    let id = proxy::request_id(request.headers());
-    request.extensions_mut().insert(proxy::RequestId(id.clone()));
-    let mut answer = cors::cors(&proxy, request, next).await;
-    answer.headers_mut().insert(REQUEST_ID, id);
-    answer
-}
-
-/// What Prometheus reaches.
-pub fn metrics_routes(proxy: Arc<Proxy>, metrics: Arc<Metrics>) -> Router {
-    Router::new()
-        .route("/metrics", get(probe::metrics))
-        .route("/health", get(probe::health))
-        .with_state((proxy, metrics))
-}
-
-/// One request's panic is its own; the message may hold anything, so it is logged by the panic hook at most.
-fn panicked(_: Box<dyn Any + Send>) -> Response<Body> {
-    Refusal::internal().into_response()
+    /// Every answer carries the request's id and says which pages may read it.
+    async fn answer(&self, peer: IpAddr, request: Request<Incoming>) -> Response<AnswerBody> {
+        let id = proxy::request_id(request.headers());
+        let cors = Cors::of(&self.settings().cors, request.headers());
+        let mut answer = match cors.preflight(request.method(), request.headers()) {
+            Some(answer) => answer,
+            None if probe::is_probe(request.uri().path()) => probe::answer(self, peer, request).await,
+            None => {
+                // Boxed, since a connection keeps the room of what is awaited here for as long as it lives.
+                let handled = Box::pin(proxy::handle(self, peer, &id, request));
+                // One request's panic is its own; the message may hold anything, so only the panic hook tells it.
+                let caught = AssertUnwindSafe(handled).catch_unwind().await;
+                caught.unwrap_or_else(|_| Refusal::internal().into())
+            }
+        };
+        cors.say(answer.headers_mut());
+        answer.headers_mut().insert(REQUEST_ID, id);
+        answer
+    }
 }

@@ -5,10 +5,6 @@ use std::net::IpAddr;
 use http::HeaderMap;
 use ipnet::IpNet;
 
-/// The address of the connection, as the accept loop saw it.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Peer(pub(super) IpAddr);
-
 /// The client's address: the connection's, or, behind trusted proxies, the last one in `X-Forwarded-For` that none of
 /// them is. What stands before that, anybody may have written.
 pub(super) fn address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {

@@ -1,20 +1,37 @@
 //! Answers about ourselves.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
-use axum::extract::State;
-use http::header::CONTENT_TYPE;
+use axum::{Router, extract::State, routing::get};
+use http::{Method, Request, Response, header::CONTENT_TYPE};
+use hyper::body::Incoming;
 
-use super::Proxy;
+use super::{AnswerBody, Proxy, Refusal};
 use crate::telemetry::Metrics;
 
-/// The process serves.
-pub(super) async fn health() -> &'static str {
-    "OK"
+/// Whether a path is one of the probes that clients reach.
+pub(super) fn is_probe(path: &str) -> bool {
+    path == "/health"
+}
+
+/// Answers a probe.
+pub(super) async fn answer(_: &Proxy, _: IpAddr, request: Request<Incoming>) -> Response<AnswerBody> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return Refusal::no_such_route().into();
+    }
+    Response::new(AnswerBody::Own("OK".into()))
+}
+
+/// What Prometheus reaches.
+pub fn metrics_routes(proxy: Arc<Proxy>, metrics: Arc<Metrics>) -> Router {
+    Router::new()
+        .route("/metrics", get(prometheus))
+        .route("/health", get(async || "OK"))
+        .with_state((proxy, metrics))
 }
 
 /// Prometheus text.
-pub(super) async fn metrics(
+async fn prometheus(
     State((proxy, metrics)): State<(Arc<Proxy>, Arc<Metrics>)>,
 ) -> ([(http::HeaderName, &'static str); 1], String) {
     let pool = proxy.forwarder().pool();

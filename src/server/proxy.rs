@@ -2,25 +2,21 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use axum::{
-    body::Body,
-    extract::{Request, State},
-    response::{IntoResponse as _, Response},
-};
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Version,
+    HeaderMap, HeaderName, HeaderValue, Request, Response, Version,
     header::{CONTENT_LENGTH, EXPECT},
     request::Parts,
 };
 use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
 
-use super::{Settings, auth, cors, error::Refusal, peer};
+use super::{AnswerBody, Settings, auth, cors, error::Refusal, peer};
 use crate::{
     client::Clients,
     clock::Clock,
-    forward::{Forwarder, Inbound, REQUEST_ID, ReplayMemory, Target},
+    forward::{Alarm, Forwarder, Inbound, ReplayMemory, Target, headers::REQUEST_ID},
     telemetry::{Metrics, access::Access},
 };
 
@@ -95,28 +91,32 @@ impl Proxy {
     }
 }
 
-/// The id that a request goes by, from the outermost layer inwards.
-#[derive(Debug, Clone)]
-pub(super) struct RequestId(pub(super) HeaderValue);
-
-pub(super) async fn handle(State(proxy): State<Arc<Proxy>>, request: Request) -> Response {
-    let extensions = request.extensions();
-    let id = extensions.get::<RequestId>().and_then(|id| id.0.to_str().ok()).unwrap_or_default();
-    let peer = extensions.get::<peer::Peer>().map(|peer| peer.0);
-    let client = peer.map(|peer| peer::address(peer, request.headers(), &proxy.settings.trusted_proxies));
+pub(super) async fn handle(
+    proxy: &Proxy,
+    peer: IpAddr,
+    id: &HeaderValue,
+    request: Request<Incoming>,
+) -> Response<AnswerBody> {
+    let client = peer::address(peer, request.headers(), &proxy.settings.trusted_proxies);
     let (metrics, last_call) = (Arc::clone(&proxy.metrics), proxy.last_call.clone());
     let (method, path) = (request.method().clone(), request.uri().path());
-    let access = Access::begin(metrics, proxy.clock, id, method, path, client, last_call);
+    let access = Access::begin(metrics, proxy.clock, id.clone(), method, path, Some(client), last_call);
     tokio::select! {
-        answer = serve(&proxy, request, client, access) => answer,
-        () = proxy.last_call.cancelled() => Refusal::shutting_down().into_response(),
+        answer = serve(proxy, request, client, access) => answer,
+        () = proxy.last_call.cancelled() => Refusal::shutting_down().into(),
     }
 }
 
-async fn serve(proxy: &Proxy, request: Request, client: Option<IpAddr>, mut access: Access) -> Response {
+async fn serve(
+    proxy: &Proxy,
+    request: Request<Incoming>,
+    client: IpAddr,
+    mut access: Access,
+) -> Response<AnswerBody> {
     let (parts, mut body) = request.into_parts();
     let lingers = lingers(&parts);
-    let inbound = match understand(proxy, parts, &mut body, client).await {
+    let mut alarm = Alarm::new(proxy.clock);
+    let inbound = match understand(proxy, parts, &mut body, client, &mut alarm).await {
         Ok(inbound) => inbound,
         Err(refusal) => {
             if lingers {
@@ -126,13 +126,13 @@ async fn serve(proxy: &Proxy, request: Request, client: Option<IpAddr>, mut acce
         }
     };
     access.model(inbound.model());
-    match proxy.forwarder.run(inbound, access).await {
+    match proxy.forwarder.run(inbound, access, alarm).await {
         Ok(mut answer) => {
             if proxy.settings.debug_headers {
                 let named = names(answer.body().access());
                 answer.headers_mut().extend(named);
             }
-            answer.map(Body::new)
+            answer.map(|body| AnswerBody::Passed(Box::new(body)))
         }
         Err((error, access)) => refuse(proxy, error.into(), access),
     }
@@ -142,8 +142,9 @@ async fn serve(proxy: &Proxy, request: Request, client: Option<IpAddr>, mut acce
 async fn understand(
     proxy: &Proxy,
     parts: Parts,
-    body: &mut Body,
-    client: Option<IpAddr>,
+    body: &mut Incoming,
+    client: IpAddr,
+    alarm: &mut Alarm,
 ) -> Result<Inbound, Refusal> {
     if !proxy.clients.admits(auth::credentials(&parts.headers)) {
         return Err(Refusal::unauthorized());
@@ -152,12 +153,11 @@ async fn understand(
         return Err(Refusal::foreign_page());
     }
     // The whole path is looked at, before its first segment decides where it goes.
-    let uri = &parts.uri;
-    Target::new(uri.path(), None)?;
-    let path = below_version(uri.path()).ok_or_else(Refusal::no_such_route)?;
-    let target = Target::new(path, uri.query())?;
-    proxy.clients.count(proxy.clock.now().mono, client)?;
-    Ok(Inbound::read(parts, body, target, proxy.settings.body_limit, &proxy.memory).await?)
+    let target = Target::new(parts.uri.path(), parts.uri.query())?;
+    let version = version_of(target.path()).ok_or_else(Refusal::no_such_route)?;
+    let target = target.below(version);
+    proxy.clients.count(proxy.clock.mono(), Some(client))?;
+    Ok(Inbound::read(parts, body, target, proxy.settings.body_limit, &proxy.memory, alarm).await?)
 }
 
 /// Whether the rest of a refused request's body is read. To a client that waits to be told to go on, reading is telling.
@@ -168,7 +168,7 @@ fn lingers(parts: &Parts) -> bool {
 
 /// Reads what a client still sends, within bounds: most read no answer before they have written everything, and a
 /// connection that closes with bytes unread is reset, which takes the answer along.
-async fn linger(mut body: Body) {
+async fn linger(mut body: Incoming) {
     let reading = async {
         let mut left = LINGER_BYTES;
         while let Some(Ok(frame)) = body.frame().await {
@@ -181,22 +181,23 @@ async fn linger(mut body: Body) {
     let _ = tokio::time::timeout(LINGER, reading).await;
 }
 
-fn refuse(proxy: &Proxy, refusal: Refusal, mut access: Access) -> Response {
+fn refuse(proxy: &Proxy, refusal: Refusal, mut access: Access) -> Response<AnswerBody> {
     access.refused(refusal.status(), refusal.code());
-    let mut response = refusal.into_response();
+    let mut response = Response::from(refusal);
     if proxy.settings.debug_headers {
         response.headers_mut().extend(names(&access));
     }
     response
 }
 
-/// What follows the version segment: `/chat/completions` of `/v1/chat/completions`.
-fn below_version(path: &str) -> Option<&str> {
-    if let Some(below) = path.strip_prefix("/v1") {
-        return (below.is_empty() || below.starts_with('/')).then_some(below);
+/// How long the version segment is that a path begins with: `/v1` of `/v1/chat/completions`.
+fn version_of(path: &str) -> Option<usize> {
+    const VERSION: &str = "/v1";
+    if let Some(below) = path.strip_prefix(VERSION) {
+        return (below.is_empty() || below.starts_with('/')).then_some(VERSION.len());
     }
     let first = path.strip_prefix('/')?.split('/').next()?;
-    WITHOUT_VERSION.contains(&first).then_some(path)
+    WITHOUT_VERSION.contains(&first).then_some(0)
 }
 
 /// The client's id for the request if it can be logged as it is, else a new one.
@@ -205,8 +206,12 @@ pub(super) fn request_id(headers: &HeaderMap) -> HeaderValue {
         (1..=128).contains(&value.len()) && value.as_bytes().iter().all(u8::is_ascii_graphic)
     };
     headers.get(REQUEST_ID).filter(usable).cloned().unwrap_or_else(|| {
-        let text = format!("req_{:032x}", fastrand::u128(..));
-        HeaderValue::from_str(&text).expect("hex digits are a header value")
+        let mut text = *b"req_00000000000000000000000000000000";
+        for (digit, random) in text[4..].chunks_exact_mut(2).zip(fastrand::u128(..).to_ne_bytes()) {
+            const DIGITS: &[u8; 16] = b"0123456789abcdef";
+            digit.copy_from_slice(&[DIGITS[usize::from(random >> 4)], DIGITS[usize::from(random & 15)]]);
+        }
+        HeaderValue::from_bytes(&text).expect("hex digits are a header value")
     })
 }
 

@@ -1,12 +1,13 @@
 //! One line per request, one per failed attempt. Key ids only.
 
 use std::{
+    borrow::Cow,
     net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use http::Method;
+use http::{HeaderValue, Method};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -60,7 +61,7 @@ struct Line {
     metrics: Arc<Metrics>,
     clock: Clock,
     started: Instant,
-    id: Box<str>,
+    id: HeaderValue,
     method: Method,
     path: Box<str>,
     client: Option<IpAddr>,
@@ -76,13 +77,19 @@ struct Line {
     last_call: CancellationToken,
 }
 
+impl Line {
+    fn id(&self) -> &str {
+        self.id.to_str().unwrap_or_default()
+    }
+}
+
 impl Access {
-    /// A request that has just come.
+    /// A request that has just come. Its id is visible ASCII.
     #[must_use]
     pub fn begin(
         metrics: Arc<Metrics>,
         clock: Clock,
-        id: &str,
+        id: HeaderValue,
         method: Method,
         path: &str,
         client: Option<IpAddr>,
@@ -92,8 +99,8 @@ impl Access {
         Self(Box::new(Line {
             metrics,
             clock,
-            started: clock.now().mono,
-            id: Box::from(id),
+            started: clock.mono(),
+            id,
             method,
             path: Box::from(&path[..path.floor_char_boundary(LONGEST_PATH)]),
             client,
@@ -112,7 +119,7 @@ impl Access {
     /// The request's id.
     #[must_use]
     pub fn id(&self) -> &str {
-        &self.0.id
+        self.0.id()
     }
 
     /// The model it names.
@@ -136,7 +143,7 @@ impl Access {
     pub fn head(&mut self, status: u16) {
         let line = &mut self.0;
         line.status = Some(status);
-        line.head = Some(line.clock.now().mono.saturating_duration_since(line.started));
+        line.head = Some(line.clock.mono().saturating_duration_since(line.started));
     }
 
     /// The answer is one of our own, with this code.
@@ -165,11 +172,11 @@ impl Access {
         took: Duration,
         next: &str,
     ) {
-        let Line { id, key, attempts, model, .. } = &*self.0;
+        let Line { key, attempts, model, .. } = &*self.0;
         debug!(
             target: TARGET,
             attempt = attempts,
-            request.id = %id,
+            request.id = self.id(),
             %pool,
             key.id = key.as_ref().map(KeyId::as_str),
             model = model.as_deref(),
@@ -189,16 +196,18 @@ impl Drop for Access {
             self.refused(503, "shutting_down");
         }
         let line = &*self.0;
-        let took = line.clock.now().mono.saturating_duration_since(line.started);
+        let mut digits = [0; LONGEST_V4];
+        let client = line.client.as_ref().map(|client| client_text(client, &mut digits));
+        let took = line.clock.mono().saturating_duration_since(line.started);
         line.metrics.request_ended(line.status, line.ending, line.head, took, line.sent);
         macro_rules! log {
             ($level:ident, $message:literal) => {
                 $level!(
                     target: TARGET,
-                    method = %line.method,
-                    request.id = %line.id,
-                    path = %line.path,
-                    client = line.client.map(tracing::field::display),
+                    method = line.method.as_str(),
+                    request.id = line.id(),
+                    path = &*line.path,
+                    client = client.as_deref(),
                     model = line.model.as_deref(),
                     status = line.status,
                     code = line.code,
@@ -215,6 +224,45 @@ impl Drop for Access {
         match line.ending {
             Ending::Broken | Ending::Silent => log!(warn, "answer broken off"),
             Ending::Complete | Ending::ClientLeft => log!(info, "request"),
+        }
+    }
+}
+
+/// `255.255.255.255`.
+const LONGEST_V4: usize = 15;
+
+/// An address as text, without the formatter's ceremony for the usual kind: it stands in every line.
+fn client_text<'d>(client: &IpAddr, digits: &'d mut [u8; LONGEST_V4]) -> Cow<'d, str> {
+    let IpAddr::V4(client) = client else { return client.to_string().into() };
+    let mut end = 0;
+    let mut push = |byte| {
+        digits[end] = byte;
+        end += 1;
+    };
+    for (n, octet) in client.octets().into_iter().enumerate() {
+        if n > 0 {
+            push(b'.');
+        }
+        if octet >= 100 {
+            push(b'0' + octet / 100);
+        }
+        if octet >= 10 {
+            push(b'0' + octet / 10 % 10);
+        }
+        push(b'0' + octet % 10);
+    }
+    String::from_utf8_lossy(&digits[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_written_as_the_library_writes_it() {
+        for text in ["0.0.0.0", "127.0.0.1", "10.20.100.9", "255.255.255.255", "::1", "2001:db8::1"] {
+            let address: IpAddr = text.parse().unwrap();
+            assert_eq!(client_text(&address, &mut [0; LONGEST_V4]), text);
         }
     }
 }

@@ -1,13 +1,16 @@
 //! Logs and metrics: handles usable from floor 1 up.
 
 pub mod access;
+mod line;
 mod log;
 mod metrics;
+mod sink;
 
 use std::net::SocketAddr;
 
-pub use log::{Flush, LogError, init};
+pub use log::{LogError, init};
 pub use metrics::Metrics;
+pub use sink::Flush;
 
 /// What is logged and measured, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]

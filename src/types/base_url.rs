@@ -2,6 +2,10 @@
 
 use std::fmt;
 
+use http::{
+    HeaderValue,
+    uri::{Authority, Scheme},
+};
 use url::Url;
 
 /// An origin: what an outage belongs to (RFC 6454: scheme, host, port).
@@ -23,6 +27,9 @@ impl fmt::Display for Origin {
 pub struct BaseUrl {
     text: String,
     origin: Origin,
+    scheme: Scheme,
+    authority: Authority,
+    host: HeaderValue,
 }
 
 /// Why a text is no base URL. Never contains the text, which may hold a password.
@@ -54,6 +61,11 @@ impl BaseUrl {
             return Err(BaseUrlError::Extras);
         }
         let origin = Origin(url.origin().ascii_serialization());
+        let scheme = if url.scheme() == "https" { Scheme::HTTPS } else { Scheme::HTTP };
+        // Of a host that has no URL's form, an HTTP request would have none either.
+        let odd = || BaseUrlError::Syntax(url::ParseError::InvalidDomainCharacter);
+        let authority: Authority = url.authority().parse().map_err(|_| odd())?;
+        let host = HeaderValue::from_str(url.authority()).map_err(|_| odd())?;
         let segments: Vec<&str> = url.path().split('/').filter(|segment| !segment.is_empty()).collect();
         let mut base = origin.0.clone();
         for segment in &segments {
@@ -63,13 +75,37 @@ impl BaseUrl {
         if !segments.iter().any(|segment| is_version(segment)) {
             base.push_str("/v1");
         }
-        Ok(Self { text: base, origin })
+        Ok(Self { text: base, origin, scheme, authority, host })
     }
 
     /// The base, without a trailing slash.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
+    }
+
+    /// `http` or `https`.
+    #[must_use]
+    pub fn scheme(&self) -> &Scheme {
+        &self.scheme
+    }
+
+    /// Host and port, the latter if it is not the scheme's own.
+    #[must_use]
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// The same as the `Host` header has it.
+    #[must_use]
+    pub fn host(&self) -> &HeaderValue {
+        &self.host
+    }
+
+    /// What stands before the path of each request, without a trailing slash: `/v1`.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.text[self.origin.0.len()..]
     }
 
     /// Scheme, host and port.
@@ -122,6 +158,15 @@ mod tests {
             ("http://127.0.0.1:8000/vllm", "http://127.0.0.1:8000/vllm/v1"),
         ] {
             assert_eq!(BaseUrl::parse(text).unwrap().as_str(), base, "{text}");
+        }
+    }
+
+    #[test]
+    fn its_parts_make_the_whole() {
+        for text in ["https://bücher.example:443/a", "http://[::1]:8000", "http://10.0.0.1/v4/x"] {
+            let base = BaseUrl::parse(text).unwrap();
+            let whole = format!("{}://{}{}", base.scheme(), base.authority(), base.path());
+            assert_eq!(whole, base.as_str(), "{text}");
         }
     }
 

@@ -1,0 +1,235 @@
+//! New connections: directly or through a forward proxy, with TLS where the upstream speaks it.
+
+use std::{
+    error::Error,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http::{Uri, uri::Scheme};
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
+use hyper_util::{
+    client::{
+        legacy::connect::{
+            Connected, Connection, HttpConnector,
+            proxy::{SocksV4, SocksV5, Tunnel},
+        },
+        proxy::matcher::{Intercept, Matcher},
+    },
+    rt::TokioIo,
+};
+use rustls::{ClientConfig, crypto::CryptoProvider};
+use rustls_platform_verifier::Verifier;
+use tokio::net::TcpStream;
+use tower::Service;
+
+use super::Settings;
+
+/// How often a silent connection is asked whether it lives, and how often in vain before it does not.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+const KEEP_ALIVES: u32 = 3;
+/// How long what we wrote may stay unacknowledged.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
+
+/// TLS can't be set up: the system's certificates can't be read, or one that was added can't be used.
+#[derive(Debug, thiserror::Error)]
+#[error("TLS can't be set up: {0}")]
+pub struct TlsError(#[from] rustls::Error);
+
+type BoxError = Box<dyn Error + Send + Sync>;
+type Connecting<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
+
+/// Makes connections, each within the connect timeout.
+#[derive(Clone)]
+pub(super) struct Connector {
+    tls: HttpsConnector<Way>,
+    patience: Duration,
+}
+
+/// The way to a host, without the TLS that is spoken with the host itself.
+#[derive(Clone)]
+struct Way {
+    /// To the host, or to a SOCKS proxy.
+    tcp: HttpConnector,
+    /// To an HTTP proxy, which may speak TLS too.
+    http_proxy: HttpsConnector<HttpConnector>,
+    proxies: Option<Arc<Matcher>>,
+}
+
+impl Connector {
+    pub(super) fn new(settings: &Settings) -> Result<Self, TlsError> {
+        let mut tcp = HttpConnector::new();
+        // The scheme is the concern of what is around it.
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_keepalive(Some(KEEP_ALIVE));
+        tcp.set_keepalive_interval(Some(KEEP_ALIVE));
+        tcp.set_keepalive_retries(Some(KEEP_ALIVES));
+        #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+        tcp.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
+        let mut config = tls(settings)?;
+        // A proxy is spoken to in HTTP/1.1.
+        let http_proxy = (tcp.clone(), Arc::new(config.clone())).into();
+        if settings.http2 {
+            config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        }
+        let way = Way { tcp, http_proxy, proxies: settings.proxies.clone() };
+        Ok(Self { tls: (way, Arc::new(config)).into(), patience: settings.connect_timeout })
+    }
+}
+
+/// TLS that trusts whom the system trusts, and the extra roots.
+fn tls(settings: &Settings) -> Result<ClientConfig, rustls::Error> {
+    let provider = CryptoProvider::get_default().cloned();
+    let provider = provider.unwrap_or_else(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+    let verifier = Verifier::new_with_extra_roots(settings.extra_roots.clone(), Arc::clone(&provider))?;
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    Ok(config)
+}
+
+impl Service<Uri> for Connector {
+    type Response = MaybeHttpsStream<Stream>;
+    type Error = BoxError;
+    type Future = Connecting<Self::Response>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.tls.poll_ready(context)
+    }
+
+    fn call(&mut self, host: Uri) -> Self::Future {
+        let connecting = self.tls.call(host);
+        let patience = self.patience;
+        Box::pin(async move {
+            let late = |_| io::Error::new(io::ErrorKind::TimedOut, "the connect took too long");
+            tokio::time::timeout(patience, connecting).await.map_err(late)?
+        })
+    }
+}
+
+impl Service<Uri> for Way {
+    type Response = Stream;
+    type Error = BoxError;
+    type Future = Connecting<Stream>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.tcp.poll_ready(context).map_err(Into::into)
+    }
+
+    fn call(&mut self, host: Uri) -> Self::Future {
+        match self.proxies.as_ref().and_then(|proxies| proxies.intercept(&host)) {
+            Some(proxy) => self.through(&proxy, host),
+            None => plain(self.tcp.call(host)),
+        }
+    }
+}
+
+impl Way {
+    fn through(&mut self, proxy: &Intercept, host: Uri) -> Connecting<Stream> {
+        let at = proxy.uri().clone();
+        let (user, password) = proxy.raw_auth().unwrap_or_default();
+        match at.scheme_str() {
+            Some(scheme @ ("socks4" | "socks4a")) => {
+                plain(SocksV4::new(socks(&at), self.tcp.clone()).local_dns(scheme == "socks4").call(host))
+            }
+            Some(scheme @ ("socks5" | "socks5h")) => {
+                let mut socks = SocksV5::new(socks(&at), self.tcp.clone()).local_dns(scheme == "socks5");
+                if !user.is_empty() {
+                    socks = socks.with_auth(user.to_owned(), password.to_owned());
+                }
+                plain(socks.call(host))
+            }
+            _ if host.scheme() == Some(&Scheme::HTTPS) => {
+                let mut tunnel = Tunnel::new(at, self.http_proxy.clone());
+                if let Some(credential) = proxy.basic_auth() {
+                    tunnel = tunnel.with_auth(credential.clone());
+                }
+                let connecting = tunnel.call(host);
+                Box::pin(async move { Ok(Stream { io: connecting.await?, proxied: false }) })
+            }
+            _ => {
+                let connecting = self.http_proxy.call(at);
+                Box::pin(async move { Ok(Stream { io: connecting.await?, proxied: true }) })
+            }
+        }
+    }
+}
+
+/// What comes of a connect without TLS.
+fn plain<E: Into<BoxError>>(
+    connecting: impl Future<Output = Result<TokioIo<TcpStream>, E>> + Send + 'static,
+) -> Connecting<Stream> {
+    Box::pin(async move {
+        let io = MaybeHttpsStream::Http(connecting.await.map_err(Into::into)?);
+        Ok(Stream { io, proxied: false })
+    })
+}
+
+/// Where a SOCKS proxy is, with the port that IANA gave the protocol if no other is named.
+fn socks(at: &Uri) -> Uri {
+    const PORT: u16 = 1080;
+    let host = at.host().unwrap_or_default();
+    let port = at.port_u16().unwrap_or(PORT);
+    let uri = Uri::builder().scheme(Scheme::HTTP).authority(format!("{host}:{port}")).path_and_query("/");
+    uri.build().unwrap_or_else(|_| at.clone())
+}
+
+/// A connection on its way to a host.
+pub(super) struct Stream {
+    io: MaybeHttpsStream<TokioIo<TcpStream>>,
+    /// Whether it ends at a proxy that must be told the whole URL of each request.
+    proxied: bool,
+}
+
+impl Connection for Stream {
+    fn connected(&self) -> Connected {
+        Connected::new().proxy(self.proxied)
+    }
+}
+
+impl Read for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(context, buffer)
+    }
+}
+
+impl Write for Stream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(context)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(context, buffers)
+    }
+}

@@ -1,0 +1,323 @@
+//! HTTP/1.1 connections that are kept from one request to the next.
+//!
+//! A connection is driven by whoever uses it: the task that waits for an answer, and then the body that reads it. So
+//! a request is one task from its first byte to its last, nothing is handed from task to task, and an answer that
+//! nobody wants any more ends with its connection. One that carries nothing is watched by a single task for all, which
+//! lets go of those that the upstream has closed or nobody has used for a while.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    future::poll_fn,
+    pin::{Pin, pin},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::{Request, Response, Uri};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::Full;
+use hyper::{
+    body::Incoming,
+    client::conn::{
+        TrySendError,
+        http1::{self, Connection, SendRequest},
+    },
+};
+use hyper_rustls::MaybeHttpsStream;
+use tower::Service as _;
+
+use super::{
+    Fault,
+    connect::{Connector, Stream},
+    gate::Gate,
+    innermost,
+};
+use crate::{
+    clock::Clock,
+    types::{BaseUrl, Origin},
+};
+
+/// How long a connection that carries nothing is kept.
+const IDLE: Duration = Duration::from_secs(90);
+/// How often those are looked through …
+const SWEEP: Duration = Duration::from_secs(10);
+/// … and the pause before it where one of them has moved, so that many at once are one sweep.
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// The connections to all hosts.
+pub(super) struct Kept {
+    connector: Connector,
+    clock: Clock,
+    hosts: RwLock<HashMap<Origin, Arc<Host>>>,
+    watch: Arc<Watch>,
+}
+
+/// Those to one host that carry nothing, the last used last.
+#[derive(Debug, Default)]
+struct Host {
+    idle: Mutex<Vec<Link>>,
+}
+
+/// Who is told when one that carries nothing moves.
+#[derive(Debug, Default)]
+struct Watch {
+    begun: AtomicBool,
+    waker: OnceLock<Waker>,
+}
+
+/// One connection.
+struct Link {
+    gate: Gate,
+    sender: SendRequest<Full<Bytes>>,
+    connection: Pin<Box<Connection<MaybeHttpsStream<Stream>, Full<Bytes>>>>,
+    used: Instant,
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link").field("used", &self.used).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kept").field("hosts", &self.hosts).finish_non_exhaustive()
+    }
+}
+
+impl Kept {
+    pub(super) fn new(connector: Connector, clock: Clock) -> Arc<Self> {
+        Arc::new(Self { connector, clock, hosts: RwLock::default(), watch: Arc::default() })
+    }
+
+    /// Sends a request, whose target is a path, and waits for the head of its answer.
+    pub(super) async fn send(
+        self: &Arc<Self>,
+        base: &BaseUrl,
+        mut request: Request<Full<Bytes>>,
+    ) -> Result<Response<LinkBody>, Fault> {
+        let host = self.host(base.origin());
+        loop {
+            let kept = host.take();
+            let reused = kept.is_some();
+            let link = match kept {
+                Some(link) => link,
+                // Boxed: it is rare, and its room is in nobody else's way.
+                None => Box::pin(self.connect(base)).await?,
+            };
+            match link.exchange(request).await {
+                Ok((answer, link)) => {
+                    self.watch_over();
+                    let (clock, watch) = (self.clock, Arc::clone(&self.watch));
+                    return Ok(answer.map(|incoming| LinkBody { incoming, link, host, clock, watch }));
+                }
+                // It was closed while we were about to use it, and nothing of the request has left us.
+                Err(mut failed) => match failed.take_message() {
+                    Some(unsent) if reused => request = unsent,
+                    Some(_) => return Err(Fault::Unreachable(innermost(&failed.into_error()))),
+                    None => return Err(Fault::of(&failed.into_error())),
+                },
+            }
+        }
+    }
+
+    fn host(&self, origin: &Origin) -> Arc<Host> {
+        if let Some(host) = self.hosts.read().unwrap_or_else(PoisonError::into_inner).get(origin) {
+            return Arc::clone(host);
+        }
+        let mut hosts = self.hosts.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(hosts.entry(origin.clone()).or_default())
+    }
+
+    async fn connect(&self, base: &BaseUrl) -> Result<Link, Fault> {
+        let unreachable = |error: &dyn std::error::Error| Fault::Unreachable(innermost(error));
+        let url = Uri::builder()
+            .scheme(base.scheme().clone())
+            .authority(base.authority().clone())
+            .path_and_query("/")
+            .build()
+            .map_err(|error| unreachable(&error))?;
+        let mut connector = self.connector.clone();
+        poll_fn(|context| connector.poll_ready(context)).await.map_err(|error| unreachable(&*error))?;
+        let stream = connector.call(url).await.map_err(|error| unreachable(&*error))?;
+        let (sender, connection) = http1::handshake(stream).await.map_err(|error| unreachable(&error))?;
+        Ok(Link { gate: Gate::new(), sender, connection: Box::pin(connection), used: self.clock.mono() })
+    }
+
+    /// Sees to it that somebody watches those that carry nothing.
+    fn watch_over(self: &Arc<Self>) {
+        if self.watch.begun.load(Ordering::Relaxed) || self.watch.begun.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let this = Arc::downgrade(self);
+        let watching = async move {
+            loop {
+                if until_woken(SWEEP).await {
+                    tokio::time::sleep(SETTLE).await;
+                }
+                let Some(kept) = Weak::upgrade(&this) else { return };
+                poll_fn(|context| {
+                    kept.sweep(context);
+                    Poll::Ready(())
+                })
+                .await;
+            }
+        };
+        #[expect(clippy::disallowed_methods, reason = "it ends with what it watches")]
+        drop(tokio::spawn(watching));
+    }
+
+    /// Lets go of those that are closed or old.
+    fn sweep(&self, context: &mut Context<'_>) {
+        let _ = self.watch.waker.set(context.waker().clone());
+        let now = self.clock.mono();
+        let hosts: Vec<_> =
+            self.hosts.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        for host in hosts {
+            host.lock().retain_mut(|link| {
+                now.saturating_duration_since(link.used) < IDLE && link.is_free(context.waker())
+            });
+        }
+    }
+}
+
+impl Host {
+    fn lock(&self) -> MutexGuard<'_, Vec<Link>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The last used of those that are still open.
+    fn take(&self) -> Option<Link> {
+        loop {
+            let mut link = self.lock().pop()?;
+            if link.is_free(Waker::noop()) {
+                return Some(link);
+            }
+        }
+    }
+}
+
+impl Link {
+    /// Whether it is open and carries nothing. `watcher` is told when that may have changed.
+    fn is_free(&mut self, watcher: &Waker) -> bool {
+        let Self { gate, connection, .. } = self;
+        gate.poll(watcher, |context| connection.as_mut().poll(context)).is_pending() && self.sender.is_ready()
+    }
+
+    /// Sends a request and waits for the head of its answer. The connection comes back with it unless it has ended.
+    async fn exchange(
+        self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<(Response<Incoming>, Option<Self>), TrySendError<Request<Full<Bytes>>>> {
+        let Self { gate, mut sender, connection, used } = self;
+        let mut connection = Some(connection);
+        let answer = {
+            let mut answer = pin!(sender.try_send_request(request));
+            poll_fn(|context| {
+                gate.poll(context.waker(), |context| {
+                    // The connection does the work, and tells the answer how it went.
+                    if let Some(working) = &mut connection
+                        && working.as_mut().poll(context).is_ready()
+                    {
+                        connection = None;
+                    }
+                    answer.as_mut().poll(context)
+                })
+            })
+            .await?
+        };
+        Ok((answer, connection.map(|connection| Self { gate, sender, connection, used })))
+    }
+}
+
+/// Waits until something wakes this task, at most so long. True if something did.
+async fn until_woken(most: Duration) -> bool {
+    let mut alarm = pin!(tokio::time::sleep(most));
+    let mut asked = false;
+    poll_fn(|context| {
+        let due = alarm.as_mut().poll(context).is_ready();
+        if due || std::mem::replace(&mut asked, true) { Poll::Ready(!due) } else { Poll::Pending }
+    })
+    .await
+}
+
+/// The body of an answer, and the connection that it comes on.
+#[derive(Debug)]
+pub(super) struct LinkBody {
+    incoming: Incoming,
+    link: Option<Link>,
+    host: Arc<Host>,
+    clock: Clock,
+    watch: Arc<Watch>,
+}
+
+impl LinkBody {
+    /// The answer has come to its end: the connection is kept for the next request, if it is as good as new.
+    fn give_back(&mut self) {
+        let Some(mut link) = self.link.take() else { return };
+        let watcher = self.watch.waker.get().unwrap_or(Waker::noop());
+        if link.is_free(watcher) {
+            link.used = self.clock.mono();
+            self.host.lock().push(link);
+        }
+    }
+}
+
+impl Drop for LinkBody {
+    fn drop(&mut self) {
+        // An answer without a body is not read.
+        if self.incoming.is_end_stream() {
+            self.give_back();
+        }
+    }
+}
+
+impl Body for LinkBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let this = &mut *self;
+        let frame = match &mut this.link {
+            Some(Link { gate, connection, .. }) => {
+                let mut ended = false;
+                let frame = gate.poll(context.waker(), |context| {
+                    let frame = Pin::new(&mut this.incoming).poll_frame(context);
+                    if frame.is_ready() || ended {
+                        return frame;
+                    }
+                    ended = connection.as_mut().poll(context).is_ready();
+                    Pin::new(&mut this.incoming).poll_frame(context)
+                });
+                if ended {
+                    this.link = None;
+                }
+                frame
+            }
+            None => Pin::new(&mut this.incoming).poll_frame(context),
+        };
+        match &frame {
+            Poll::Ready(None) => this.give_back(),
+            Poll::Ready(Some(Ok(_))) if this.incoming.is_end_stream() => this.give_back(),
+            _ => {}
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}

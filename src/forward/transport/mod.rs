@@ -1,0 +1,250 @@
+//! The way to the upstream: connections, and what became of an attempt to use one.
+//!
+//! This is hyper's client, not one with policies of its own: it follows no redirect, decodes nothing, and repeats
+//! nothing but what never left us because a kept connection had been closed.
+
+mod connect;
+mod gate;
+mod kept;
+
+use std::{
+    error::Error,
+    fmt,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use connect::Connector;
+pub use connect::TlsError;
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, Uri,
+    header::{CONTENT_LENGTH, HOST, PROXY_AUTHORIZATION},
+    uri::{self, PathAndQuery, Scheme},
+};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper_util::{
+    client::{legacy::Client, proxy::matcher::Matcher},
+    rt::{TokioExecutor, TokioTimer},
+};
+use kept::{Kept, LinkBody};
+use rustls::pki_types::CertificateDer;
+
+use crate::{clock::Clock, types::BaseUrl};
+
+/// HTTP/2 connections per upstream: one carries about a hundred streams, which share its window.
+const HTTP2_CONNECTIONS: usize = 4;
+/// How long a connection that carries nothing is kept for the next request.
+const IDLE: Duration = Duration::from_secs(90);
+
+/// How connections to upstreams are made.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How long a connect (DNS, TCP, TLS) may take.
+    pub connect_timeout: Duration,
+    /// Further certificate authorities, beside the system's.
+    pub extra_roots: Vec<CertificateDer<'static>>,
+    /// Whether HTTP/2 is offered to upstreams.
+    pub http2: bool,
+    /// Forward proxies on the way. `None`: the way is direct.
+    pub proxies: Option<Arc<Matcher>>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { connect_timeout: Duration::from_secs(5), extra_roots: Vec::new(), http2: false, proxies: None }
+    }
+}
+
+/// Connections to upstreams, kept for the next request.
+#[derive(Debug)]
+pub struct Transport(Way);
+
+enum Way {
+    /// HTTP/1.1, directly.
+    Direct(Arc<Kept>),
+    /// Whatever the upstream speaks, perhaps through a proxy: a client has one HTTP/2 connection per origin.
+    Any { clients: Vec<Client<Connector, Full<Bytes>>>, next: AtomicUsize, proxies: Option<Arc<Matcher>> },
+}
+
+impl fmt::Debug for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Direct(kept) => f.debug_tuple("Direct").field(kept).finish(),
+            Self::Any { proxies, .. } => {
+                f.debug_struct("Any").field("proxies", proxies).finish_non_exhaustive()
+            }
+        }
+    }
+}
+
+/// The body of an answer, as it comes.
+#[derive(Debug)]
+pub struct AnswerBody(Source);
+
+#[derive(Debug)]
+enum Source {
+    Direct(LinkBody),
+    Any(Incoming),
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// No connection, or one that was gone before anything was written to it.
+    #[error("cannot connect: {0}")]
+    Unreachable(String),
+    /// It broke after something was written.
+    #[error("connection broke: {0}")]
+    Broken(String),
+}
+
+impl Transport {
+    /// Prepares connections.
+    ///
+    /// # Errors
+    /// If TLS can't be set up: the system's certificate store is unreadable, or an extra root is unusable.
+    pub fn new(settings: &Settings, clock: Clock) -> Result<Self, TlsError> {
+        let connector = Connector::new(settings)?;
+        if !settings.http2 && settings.proxies.is_none() {
+            return Ok(Self(Way::Direct(Kept::new(connector, clock))));
+        }
+        let client = || {
+            Client::builder(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .pool_timer(TokioTimer::new())
+                .pool_idle_timeout(IDLE)
+                .build(connector.clone())
+        };
+        let count = if settings.http2 { HTTP2_CONNECTIONS } else { 1 };
+        Ok(Self(Way::Any {
+            clients: (0..count).map(|_| client()).collect(),
+            next: AtomicUsize::new(0),
+            proxies: settings.proxies.clone(),
+        }))
+    }
+
+    /// Sends one request to the host of `base` and waits for the head of its answer.
+    ///
+    /// # Errors
+    /// [`Fault`], which knows whether anything can have reached the upstream.
+    pub async fn send(
+        &self,
+        base: &BaseUrl,
+        method: Method,
+        target: PathAndQuery,
+        mut headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Response<AnswerBody>, Fault> {
+        if body.is_empty() && expects_length(&method) {
+            // hyper says nothing about a body that is empty, and some upstreams then answer 411.
+            headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = method;
+        *request.headers_mut() = headers;
+        match &self.0 {
+            Way::Direct(kept) => {
+                request.headers_mut().insert(HOST, base.host().clone());
+                *request.uri_mut() = target.into();
+                Ok(kept.send(base, request).await?.map(|body| AnswerBody(Source::Direct(body))))
+            }
+            Way::Any { clients, next, proxies } => {
+                let url = whole(base, target);
+                // Through a proxy, TLS is a tunnel, and what opens it carries the credential.
+                let proxy = proxies.as_ref().filter(|_| url.scheme() == Some(&Scheme::HTTP));
+                if let Some(credential) = proxy
+                    .and_then(|proxies| proxies.intercept(&url))
+                    .as_ref()
+                    .and_then(|proxy| proxy.basic_auth())
+                {
+                    request.headers_mut().insert(PROXY_AUTHORIZATION, credential.clone());
+                }
+                *request.uri_mut() = url;
+                let client = &clients[next.fetch_add(1, Ordering::Relaxed) % clients.len()];
+                match client.request(request).await {
+                    Ok(answer) => Ok(answer.map(|body| AnswerBody(Source::Any(body)))),
+                    Err(error) if error.is_connect() => Err(Fault::Unreachable(innermost(&error))),
+                    Err(error) => Err(Fault::of(&error)),
+                }
+            }
+        }
+    }
+}
+
+/// The URL of `target` at the host of `base`.
+fn whole(base: &BaseUrl, target: PathAndQuery) -> Uri {
+    let mut parts = uri::Parts::default();
+    parts.scheme = Some(base.scheme().clone());
+    parts.authority = Some(base.authority().clone());
+    parts.path_and_query = Some(target);
+    Uri::from_parts(parts).expect("it has a scheme, an authority, and a path")
+}
+
+/// Whether a request without a body says so (RFC 9110 §8.6).
+fn expects_length(method: &Method) -> bool {
+    matches!(*method, Method::POST | Method::PUT | Method::PATCH)
+}
+
+/// What the innermost cause says: that says most, and none holds the URL.
+fn innermost(error: &dyn Error) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
+
+impl Fault {
+    fn of(error: &(dyn Error + 'static)) -> Self {
+        let mut unsent = false;
+        let mut cause = Some(error);
+        while let Some(inner) = cause {
+            if let Some(hyper) = inner.downcast_ref::<hyper::Error>() {
+                unsent |= hyper.is_canceled();
+            }
+            if let Some(h2) = inner.downcast_ref::<h2::Error>() {
+                unsent |= h2.reason() == Some(h2::Reason::REFUSED_STREAM);
+            }
+            cause = inner.source();
+        }
+        let text = innermost(error);
+        if unsent { Self::Unreachable(text) } else { Self::Broken(text) }
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match &mut self.0 {
+            Source::Direct(body) => Pin::new(body).poll_frame(context),
+            Source::Any(body) => Pin::new(body).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Source::Direct(body) => body.is_end_stream(),
+            Source::Any(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Source::Direct(body) => body.size_hint(),
+            Source::Any(body) => body.size_hint(),
+        }
+    }
+}
