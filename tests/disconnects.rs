@@ -22,23 +22,6 @@ fn streamed() -> String {
     format!("POST /v1/chat/completions HTTP/1.1\r\nhost: p\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
 
-/// Nothing is left counted as under way.
-async fn assert_at_rest(proxy: &Proxy) {
-    for _ in 0..1000 {
-        let text = proxy.metrics().await;
-        let busy = |line: &&str| {
-            let counted =
-                ["key_cycle_requests_in_flight", "key_cycle_key_in_flight", "key_cycle_requests_waiting"];
-            counted.iter().any(|name| line.starts_with(name)) && !line.ends_with(" 0")
-        };
-        match text.lines().find(busy) {
-            None => return,
-            Some(_) => tokio::task::yield_now().await,
-        }
-    }
-    panic!("{}", proxy.metrics().await);
-}
-
 /// Answers that break, each after something came.
 fn broken() -> Vec<(&'static str, Answer)> {
     let events = ["one", "two", "three"];
@@ -67,7 +50,7 @@ async fn a_broken_stream_never_ends_as_if_complete_on_http1() {
         assert_ne!(answer.end, End::Marked, "{name}");
         assert!(answer.body.starts_with(b"data: one\n\ndata: two\n"), "{name}: {answer:?}");
     }
-    assert_at_rest(&proxy).await;
+    proxy.until_at_rest().await;
 }
 
 #[tokio::test]
@@ -143,7 +126,7 @@ async fn a_client_that_leaves_before_the_head_cancels_the_call() {
     upstream.wait_for(|up| up.open_requests() == 1).await;
     drop(raw);
     upstream.wait_for(|up| up.cancelled() == 1 && up.open_connections() == 0).await;
-    assert_at_rest(&proxy).await;
+    proxy.until_at_rest().await;
     assert_eq!(proxy.metric(r#"key_cycle_requests_total{status="none",ending="client_left"}"#).await, 1.0);
     assert_eq!(upstream.total_calls(), 1);
 }
@@ -160,7 +143,7 @@ async fn a_client_that_leaves_in_the_middle_of_a_stream_cancels_it() {
     drop(raw);
     // No piece has to come for the departure to be noticed.
     upstream.wait_for(|up| up.cancelled() == 1).await;
-    assert_at_rest(&proxy).await;
+    proxy.until_at_rest().await;
     assert_eq!(proxy.metric(r#"key_cycle_requests_total{status="2xx",ending="client_left"}"#).await, 1.0);
 }
 
@@ -175,7 +158,7 @@ async fn a_client_that_leaves_while_its_stream_is_blocked_cancels_it() {
     patiently(counter.until_blocked()).await;
     drop(raw);
     upstream.wait_for(|up| up.cancelled() == 1).await;
-    assert_at_rest(&proxy).await;
+    proxy.until_at_rest().await;
 }
 
 #[tokio::test]
@@ -208,7 +191,7 @@ async fn a_client_that_leaves_the_line_makes_room_and_no_call() {
     gate.release(2);
     assert_eq!((first.answer().await.status, third.answer().await.status), (200, 200));
     assert_eq!(upstream.total_calls(), 2);
-    assert_at_rest(&proxy).await;
+    proxy.until_at_rest().await;
 }
 
 #[tokio::test]
@@ -237,5 +220,5 @@ async fn a_client_that_resets_its_stream_cancels_only_that() {
         () = patiently(talking) => {}
         ended = connection => panic!("the whole connection ended: {ended:?}"),
     }
-    assert_at_rest(&proxy).await;
+    proxy.until_at_rest().await;
 }

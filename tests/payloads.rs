@@ -246,31 +246,3 @@ async fn a_chunked_request_goes_up_whole() {
     assert_eq!(sent.header("content-length"), Some(body.len().to_string().as_str()));
     assert_eq!((sent.header("transfer-encoding"), sent.header("x-trailer")), (None, None));
 }
-
-#[tokio::test]
-async fn pipelined_requests_are_answered_in_order() {
-    let (upstream, proxy) = with_one_key().await;
-    upstream.key("sk-one").always(Answer::with(|request| Answer::status(200).body(request.target.clone())));
-    let mut raw = Raw::connect(proxy.address()).await;
-    let requests: String = (0..5).map(|n| format!("GET /v1/files/{n} HTTP/1.1\r\nhost: p\r\n\r\n")).collect();
-    raw.send(requests).await;
-    for n in 0..5 {
-        assert_eq!(raw.answer().await.body, format!("/v1/files/{n}"));
-    }
-}
-
-#[tokio::test]
-async fn a_request_that_could_be_read_in_two_ways_is_not_forwarded() {
-    let (upstream, proxy) = with_one_key().await;
-    for head in [
-        "content-length: 5\r\ncontent-length: 6",
-        "content-length: 5, 6",
-        "content-length: +5",
-        "transfer-encoding: chunked, identity",
-        "transfer-encoding: xchunked",
-    ] {
-        let request = format!("POST /v1/files HTTP/1.1\r\nhost: p\r\n{head}\r\n\r\nhello");
-        assert_eq!(Raw::ask(proxy.address(), request).await.status, 400, "{head}");
-    }
-    assert_eq!(upstream.total_calls(), 0);
-}

@@ -118,6 +118,24 @@ impl Proxy {
         panic!("there were never {count} waiting");
     }
 
+    /// Returns when nothing is counted as under way.
+    pub async fn until_at_rest(&self) {
+        let mut text = String::new();
+        for _ in 0..1000 {
+            text = self.metrics().await;
+            let busy = |line: &str| {
+                let counted =
+                    ["key_cycle_requests_in_flight", "key_cycle_key_in_flight", "key_cycle_requests_waiting"];
+                counted.iter().any(|name| line.starts_with(name)) && !line.ends_with(" 0")
+            };
+            if !text.lines().any(busy) {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+        panic!("{text}");
+    }
+
     async fn values(&self, start: &str) -> Vec<f64> {
         let text = self.metrics().await;
         let lines = text.lines().filter(|line| line.starts_with(start));

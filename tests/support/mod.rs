@@ -4,6 +4,9 @@
 
 pub mod ask;
 pub mod binary;
+pub mod frames;
+pub mod pair;
+pub mod panics;
 pub mod proxy;
 pub mod raw;
 pub mod still;

@@ -6,6 +6,7 @@ use std::{
 };
 
 use bytes::{Buf as _, Bytes, BytesMut};
+use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -88,6 +89,17 @@ impl Raw {
         patiently(self.socket.write_all(bytes.as_ref())).await.is_ok()
     }
 
+    /// Says that nothing more will come.
+    pub async fn finish(&mut self) {
+        // The other side may be gone already.
+        let _ = self.socket.shutdown().await;
+    }
+
+    /// Whether the connection is open, with nothing to read.
+    pub fn is_quiet(&mut self) -> bool {
+        self.buffer.is_empty() && self.socket.read_buf(&mut self.buffer).now_or_never().is_none()
+    }
+
     /// Reads until `text` has come; returns everything up to its end.
     pub async fn until(&mut self, text: &str) -> Bytes {
         loop {
@@ -153,7 +165,8 @@ impl Raw {
         }
     }
 
-    async fn exactly(&mut self, length: usize) -> (Bytes, End) {
+    /// So many bytes, or what there was before the end.
+    pub async fn exactly(&mut self, length: usize) -> (Bytes, End) {
         while self.buffer.len() < length {
             if let Some(end) = self.fill().await {
                 return (self.buffer.split().freeze(), end);

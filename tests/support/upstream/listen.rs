@@ -75,9 +75,11 @@ async fn serve(mut socket: TcpStream, hub: Arc<Hub>, link: record::Link) {
     }
 }
 
-/// Whether the connection begins as HTTP/2 does. `PUT`, `POST` and `PATCH` share the first letter.
+/// Whether the connection begins as HTTP/2 does. `PUT`, `POST` and `PATCH` share the first letter, and a client may name
+/// a method of its own.
 async fn speaks_h2(socket: &mut TcpStream, buffer: &mut BytesMut, link: &record::Link) -> io::Result<bool> {
-    while buffer.is_empty() || (buffer.len() < 3 && b"PRI".starts_with(buffer)) {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0";
+    while buffer.len() < PREFACE.len() && PREFACE.starts_with(buffer) {
         tokio::select! {
             () = link.closing() => return Err(io::ErrorKind::ConnectionAborted.into()),
             read = socket.read_buf(buffer) => if read? == 0 {
@@ -85,5 +87,5 @@ async fn speaks_h2(socket: &mut TcpStream, buffer: &mut BytesMut, link: &record:
             },
         }
     }
-    Ok(buffer.starts_with(b"PRI"))
+    Ok(buffer.starts_with(PREFACE))
 }

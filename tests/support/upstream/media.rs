@@ -231,13 +231,14 @@ impl Form {
 impl Part {
     fn parse(body: &Bytes, start: usize, end: usize) -> Option<Self> {
         let head_end = start + memmem::find(&body[start..end], b"\r\n\r\n")?;
+        let (from, to) = (head_end + 4, end.checked_sub(2)?);
         let head = String::from_utf8_lossy(&body[start..head_end]);
         let disposition =
             head.lines().find(|line| line.to_ascii_lowercase().starts_with("content-disposition:"))?;
         Some(Self {
             name: attribute(disposition, "name")?,
             filename: attribute(disposition, "filename"),
-            content: body.slice(head_end + 4..end.checked_sub(2)?),
+            content: (from <= to).then(|| body.slice(from..to))?,
         })
     }
 }

@@ -175,6 +175,11 @@ impl Upstream {
         self.hub.ledger.book().incomplete
     }
 
+    /// What arrived and was no request.
+    pub fn malformed(&self) -> usize {
+        self.hub.ledger.book().malformed
+    }
+
     /// Returns once `reached` holds; looks again whenever something changes.
     ///
     /// # Panics

@@ -76,6 +76,7 @@ pub(super) struct Book {
     pub open: usize,
     pub cancelled: usize,
     pub incomplete: usize,
+    pub malformed: usize,
     pub links: HashMap<usize, LinkState>,
     pub count_only: bool,
     pub crashing: bool,
@@ -106,7 +107,8 @@ impl Ledger {
         self.change(|book| {
             book.requests.clear();
             book.calls.clear();
-            (book.total, book.accepted, book.cancelled, book.incomplete) = (0, 0, 0, 0);
+            (book.total, book.accepted, book.cancelled) = (0, 0, 0);
+            (book.incomplete, book.malformed) = (0, 0);
         });
     }
 
@@ -159,6 +161,11 @@ impl Link {
 
     pub fn is_closing(&self) -> bool {
         self.closing.is_cancelled()
+    }
+
+    /// What came is no request.
+    pub fn malformed(&self) {
+        self.ledger.change(|book| book.malformed += 1);
     }
 
     /// From here on the connection is not idle.

@@ -101,6 +101,7 @@ async fn next_head<S: Socket>(socket: &mut S, buffer: &mut BytesMut, link: &Link
             Ok(Some(head)) => return Some(head),
             Ok(None) if buffer.len() < LARGEST_HEAD => {}
             Ok(None) | Err(_) => {
+                link.malformed();
                 let _ = socket.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").await;
                 let _ = socket.shutdown().await;
                 return None;
