@@ -200,6 +200,7 @@ async fn a_head_that_is_not_http_is_refused() {
         target("/v1/mo\0dels"),
         target("/v1/mo dels"),
         // Lines that are none.
+        "GET /v1/models HTTP/1.1\rhost: p\r\r".to_owned(),
         get("host: p\r\nnonsense"),
         get("host: p\r\n: x"),
         "GET /v1/models\r\n\r\n".to_owned(),
@@ -297,7 +298,6 @@ async fn no_path_leads_out_of_the_base() {
         "/v1/mod\u{e9}ls",
         "/models/../v1/models",
         "/models//x",
-        "/v1/models?a='b'",
         "http://p/v1/../admin",
         "http://p//v1/models",
     ] {

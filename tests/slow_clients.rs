@@ -48,7 +48,6 @@ async fn a_head_that_does_not_come_in_time_ends_the_connection() {
         "",
         "GE",
         "GET /v1/models HTTP/1.1\r\nhost: p\r\n",
-        "GET /v1/models HTTP/1.1\rhost: p\r\r",
         &format!("{HEAD_OF_POST}content-length: 2"),
         "PRI * HTT",
         "\r\n",

@@ -28,6 +28,8 @@ pub(super) struct Refusal {
     code: &'static str,
     message: String,
     retry: Retry,
+    /// Whether the connection ends with it.
+    last: bool,
 }
 
 /// Whether it is worth trying again.
@@ -43,7 +45,7 @@ enum Retry {
 
 impl Refusal {
     fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), retry: Retry::Unsaid }
+        Self { status, code, message: message.into(), retry: Retry::Unsaid, last: false }
     }
 
     fn retry(mut self, after: Option<Duration>) -> Self {
@@ -79,6 +81,15 @@ impl Refusal {
     pub(super) fn no_such_route() -> Self {
         let message = "No such route. The API is below /v1/; point your SDK's base_url at this proxy's /v1.";
         Self::new(StatusCode::NOT_FOUND, "not_found", message)
+    }
+
+    pub(super) fn bad_host() -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_request", "A request must have one valid Host header.")
+    }
+
+    pub(super) fn unknown_transfer_coding() -> Self {
+        let message = "The only Transfer-Encoding that is understood is `chunked`, once.";
+        Self { last: true, ..Self::new(StatusCode::BAD_REQUEST, "invalid_request", message) }
     }
 
     pub(super) fn shutting_down() -> Self {
@@ -258,6 +269,9 @@ impl From<Refusal> for Response<AnswerBody> {
                 let worth_it = if wait <= SDK_PATIENCE { "true" } else { "false" };
                 headers.insert(SHOULD_RETRY, HeaderValue::from_static(worth_it));
             }
+        }
+        if refusal.last {
+            headers.insert(http::header::CONNECTION, HeaderValue::from_static("close"));
         }
         if refusal.status == StatusCode::UNAUTHORIZED {
             headers.insert(http::header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

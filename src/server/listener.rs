@@ -23,6 +23,7 @@ use hyper_util::{
     server::graceful::GracefulShutdown,
 };
 use tokio::{
+    io::Interest,
     net::{TcpListener, TcpSocket, TcpStream},
     sync::Semaphore,
 };
@@ -217,7 +218,10 @@ async fn protocol_of(stream: &TcpStream) -> Option<Protocol> {
             Ok(n) if !PREFACE.starts_with(&start[..n]) => return Some(Protocol::Http1),
             Ok(n) if n == PREFACE.len() => return Some(Protocol::Http2),
             // Part of a preface, in two packets. What was peeked at stays, so nothing tells of the rest.
-            Ok(_) => tokio::time::sleep(PREFACE_PAUSE).await,
+            Ok(_) => match stream.ready(Interest::READABLE).await {
+                Ok(ready) if !ready.is_read_closed() => tokio::time::sleep(PREFACE_PAUSE).await,
+                _ => return None,
+            },
         }
     }
 }

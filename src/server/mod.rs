@@ -4,6 +4,7 @@ mod answer;
 mod auth;
 mod cors;
 mod error;
+mod framing;
 mod listener;
 mod peer;
 mod probe;

@@ -12,7 +12,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
 
-use super::{AnswerBody, Settings, auth, cors, error::Refusal, peer};
+use super::{AnswerBody, Settings, auth, cors, error::Refusal, framing, peer};
 use crate::{
     client::Clients,
     clock::Clock,
@@ -152,6 +152,7 @@ async fn understand(
     if proxy.clients.is_open() && cors::is_foreign_page(&proxy.settings.cors, &parts.headers) {
         return Err(Refusal::foreign_page());
     }
+    framing::check(&parts)?;
     // The whole path is looked at, before its first segment decides where it goes.
     let target = Target::new(parts.uri.path(), parts.uri.query())?;
     let version = version_of(target.path()).ok_or_else(Refusal::no_such_route)?;

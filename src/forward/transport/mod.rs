@@ -23,7 +23,7 @@ use bytes::Bytes;
 use connect::Connector;
 pub use connect::TlsError;
 use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, Uri,
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri,
     header::{CONTENT_LENGTH, HOST, PROXY_AUTHORIZATION},
     uri::{self, PathAndQuery, Scheme},
 };
@@ -150,11 +150,11 @@ impl Transport {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
         *request.headers_mut() = headers;
-        match &self.0 {
+        let answer = match &self.0 {
             Way::Direct(kept) => {
                 request.headers_mut().insert(HOST, base.host().clone());
                 *request.uri_mut() = target.into();
-                Ok(kept.send(base, request).await?.map(|body| AnswerBody(Source::Direct(body))))
+                kept.send(base, request).await?.map(|body| AnswerBody(Source::Direct(body)))
             }
             Way::Any { clients, next, proxies } => {
                 let url = whole(base, target);
@@ -170,12 +170,17 @@ impl Transport {
                 *request.uri_mut() = url;
                 let client = &clients[next.fetch_add(1, Ordering::Relaxed) % clients.len()];
                 match client.request(request).await {
-                    Ok(answer) => Ok(answer.map(|body| AnswerBody(Source::Any(body)))),
-                    Err(error) if error.is_connect() => Err(Fault::Unreachable(innermost(&error))),
-                    Err(error) => Err(Fault::of(&error)),
+                    Ok(answer) => answer.map(|body| AnswerBody(Source::Any(body))),
+                    Err(error) if error.is_connect() => return Err(Fault::Unreachable(innermost(&error))),
+                    Err(error) => return Err(Fault::of(&error)),
                 }
             }
+        };
+        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+            // Nobody asked for another protocol, so nobody is there to speak it.
+            return Err(Fault::Broken("protocols were switched unasked".to_owned()));
         }
+        Ok(answer)
     }
 }
 
