@@ -15,7 +15,7 @@ use crate::{
     },
     lifecycle::Lifecycle,
     pool::Pool,
-    server::{self, Drained, Listener, Proxy, Stop},
+    server::{self, Drained, Listener, Proxy, Stages, Stop},
     telemetry::Metrics,
     types::PoolName,
 };
@@ -32,7 +32,7 @@ pub struct Daemon {
     metrics: Arc<Metrics>,
     clients: Listener,
     scrapers: Option<Listener>,
-    last_call: CancellationToken,
+    stages: Stages,
     shutdown_delay: Duration,
     drain: Duration,
 }
@@ -77,19 +77,13 @@ impl Daemon {
         let pool = Arc::new(SharedPool::new(PoolName::default(), pool, clock));
         let transport = Transport::new(&transport, clock)?;
         let forwarder = Forwarder::new(pool, transport, policy, clock, Arc::clone(&metrics));
-        let last_call = CancellationToken::new();
+        let stages = Stages::default();
         let (shutdown_delay, drain) = (server.shutdown_delay, server.drain);
         let clients = Clients::new(&clients);
-        let proxy = Proxy::new(server, clients, forwarder, Arc::clone(&metrics), clock, last_call.clone());
-        Ok(Self {
-            proxy: Arc::new(proxy),
-            metrics,
-            clients: socket,
-            scrapers,
-            last_call,
-            shutdown_delay,
-            drain,
-        })
+        let connections = socket.connections();
+        let proxy =
+            Proxy::new(server, clients, forwarder, Arc::clone(&metrics), clock, stages.clone(), connections);
+        Ok(Self { proxy: Arc::new(proxy), metrics, clients: socket, scrapers, stages, shutdown_delay, drain })
     }
 
     /// Where clients connect.
@@ -110,7 +104,8 @@ impl Daemon {
 
     /// Serves until `lifecycle` says stop, and then until requests have ended or their time is over.
     pub async fn run(self, lifecycle: Lifecycle) -> Drained {
-        let Self { proxy, metrics, clients, scrapers, last_call, shutdown_delay, drain } = self;
+        let Self { proxy, metrics, clients, scrapers, stages, shutdown_delay, drain } = self;
+        let Stages { stopping, last_call } = stages;
         let tasks = TaskTracker::new();
         let accepting = CancellationToken::new();
         let stop = Stop { accepting: accepting.clone(), last_call, abort: lifecycle.abort.clone(), drain };
@@ -133,6 +128,8 @@ impl Daemon {
             let (stop, abort) = (lifecycle.stop.clone(), lifecycle.abort.clone());
             async move {
                 stop.cancelled().await;
+                // Whoever balances loads must see it before connections are refused.
+                stopping.cancel();
                 let _ = tokio::time::timeout(shutdown_delay, abort.cancelled()).await;
                 accepting.cancel();
             }

@@ -15,7 +15,8 @@ pub struct Lifecycle {
 }
 
 impl Lifecycle {
-    /// Follows SIGTERM and SIGINT, for as long as the returned future is polled.
+    /// Follows SIGTERM and SIGINT, for as long as the returned future is polled. SIGHUP, which would end the process,
+    /// is only told of.
     ///
     /// # Errors
     /// If the system lets us follow no signals.
@@ -24,7 +25,17 @@ impl Lifecycle {
         let this = self.clone();
         Ok(async move {
             for token in [&this.stop, &this.abort] {
-                let name = signals.next().await;
+                let name = loop {
+                    match signals.next().await {
+                        HANGUP => {
+                            info!(
+                                signal = HANGUP,
+                                "the configuration is read at the start only; restart to change it"
+                            );
+                        }
+                        name => break name,
+                    }
+                };
                 if this.stop.is_cancelled() {
                     warn!(signal = name, "asked to stop again: connections are cut");
                 } else {
@@ -36,16 +47,24 @@ impl Lifecycle {
     }
 }
 
+/// What daemons take as a wish to read their configuration again.
+const HANGUP: &str = "SIGHUP";
+
 #[cfg(unix)]
 struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
 }
 
 #[cfg(unix)]
 fn signals() -> io::Result<Signals> {
     use tokio::signal::unix::{SignalKind, signal};
-    Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    Ok(Signals {
+        terminate: signal(SignalKind::terminate())?,
+        interrupt: signal(SignalKind::interrupt())?,
+        hangup: signal(SignalKind::hangup())?,
+    })
 }
 
 #[cfg(unix)]
@@ -54,6 +73,7 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
+            _ = self.hangup.recv() => HANGUP,
         }
     }
 }

@@ -11,8 +11,9 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::{alarm::Alarm, leases::Lease, transport::AnswerBody};
 use crate::{
-    pool::Outcome,
+    provider,
     telemetry::access::{Access, Ending},
+    types::Verdict,
 };
 
 /// A body that goes through as it comes.
@@ -96,11 +97,11 @@ impl LeasedBody {
         &self.access
     }
 
-    fn end(&mut self, outcome: Outcome, ending: Ending) {
+    fn end(&mut self, verdict: &Verdict, ending: Ending) {
         self.inner = None;
         self.ended = true;
         if let Some(lease) = self.lease.take() {
-            lease.settle(outcome);
+            lease.judged(verdict);
         }
         self.access.ended(ending);
     }
@@ -111,11 +112,11 @@ impl LeasedBody {
         error: BodyError,
         context: &Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let ending = match error {
-            BodyError::Broken => Ending::Broken,
-            BodyError::Silent => Ending::Silent,
+        let (fault, ending) = match error {
+            BodyError::Broken => (provider::Fault::BrokenBody, Ending::Broken),
+            BodyError::Silent => (provider::Fault::SilentBody, Ending::Silent),
         };
-        self.end(Outcome::Failed, ending);
+        self.end(&provider::judge_fault(fault), ending);
         self.failing = Some(error);
         context.waker().wake_by_ref();
         Poll::Pending
@@ -126,7 +127,7 @@ impl Drop for LeasedBody {
     fn drop(&mut self) {
         // An answer without a body, to HEAD say, ends without being asked for a piece.
         if !self.ended && self.is_end_stream() {
-            self.end(Outcome::Good, Ending::Complete);
+            self.end(&Verdict::SUCCESS, Ending::Complete);
         }
     }
 }
@@ -149,7 +150,7 @@ impl Body for LeasedBody {
         }
         let Some(inner) = &mut this.inner else {
             if !this.ended {
-                this.end(Outcome::Good, Ending::Complete);
+                this.end(&Verdict::SUCCESS, Ending::Complete);
             }
             return Poll::Ready(None);
         };
@@ -158,12 +159,12 @@ impl Body for LeasedBody {
                 this.idle.since = None;
                 this.access.sent(frame.data_ref().map_or(0, Bytes::len));
                 if inner.is_end_stream() {
-                    this.end(Outcome::Good, Ending::Complete);
+                    this.end(&Verdict::SUCCESS, Ending::Complete);
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(None) => {
-                this.end(Outcome::Good, Ending::Complete);
+                this.end(&Verdict::SUCCESS, Ending::Complete);
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Err(_))) => this.fail(BodyError::Broken, context),

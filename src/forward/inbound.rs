@@ -131,6 +131,12 @@ impl Inbound {
         self.model.as_deref()
     }
 
+    /// The length of its body.
+    #[must_use]
+    pub fn length(&self) -> usize {
+        self.body.len()
+    }
+
     /// The kind of endpoint, as permissions of keys know them.
     pub(super) fn purpose(&self) -> &str {
         self.target.path().split('/').find(|segment| !segment.is_empty()).unwrap_or_default()

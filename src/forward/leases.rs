@@ -17,7 +17,7 @@ use crate::{
     pool::{
         Arrival, Causes, Effects, Exhausted, Outcome, Pool, Reason, Snapshot, Ticket, Transition, Want, Why,
     },
-    types::{Key, KeyIdentity, Origin, PoolName},
+    types::{Class, Key, KeyIdentity, Origin, PoolName, Verdict},
 };
 
 /// The target of what is logged about keys and hosts: `RUST_LOG=key_cycle_proxy::pool=debug`.
@@ -273,13 +273,24 @@ impl Lease {
     }
 
     pub(super) fn settle(mut self, outcome: Outcome) {
-        self.give_back(outcome);
+        self.give_back(outcome, None);
     }
 
-    fn give_back(&mut self, outcome: Outcome) {
+    /// Settles it with what its attempt came to.
+    pub(super) fn judged(mut self, verdict: &Verdict) {
+        self.give_back(Outcome::of(verdict), Some(verdict.class));
+    }
+
+    fn give_back(&mut self, outcome: Outcome, class: Option<Class>) {
         if let Some(ticket) = self.ticket.take() {
             let now = self.pool.clock.mono();
-            let effects = self.pool.lock().pool.settle(now, ticket, outcome, &self.ask.want(&[], &[]));
+            let effects = {
+                let pool = &mut self.pool.lock().pool;
+                if let Some(class) = class {
+                    pool.note(now, &ticket, class);
+                }
+                pool.settle(now, ticket, outcome, &self.ask.want(&[], &[]))
+            };
             self.pool.carry_out(effects);
         }
     }
@@ -287,6 +298,6 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.give_back(Outcome::Abandoned);
+        self.give_back(Outcome::Abandoned, None);
     }
 }

@@ -45,7 +45,7 @@ use crate::{
     pool::{Causes, Outcome, Reason},
     provider::{self, Answer},
     redact,
-    telemetry::{Metrics, access::Access},
+    telemetry::{Metrics, Retried, access::Access},
     types::{Class, Key, KeyIdentity, Origin, Verdict},
 };
 
@@ -62,6 +62,9 @@ pub struct Forwarder {
 
 /// How long the body of a refusal is waited for: its head says most, and another key may be free.
 const REFUSAL_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Whoever had a key sooner did not wait for it.
+const WORTH_TELLING: Duration = Duration::from_millis(1);
 
 /// What an attempt came to that was not delivered at once.
 struct Missed {
@@ -154,6 +157,7 @@ impl Forwarder {
         let mut rng = fastrand::Rng::new();
         let mut patience = self.policy.max_wait;
         let mut tries = Tries::default();
+        let mut again = None;
         self.budget.lock().unwrap_or_else(PoisonError::into_inner).deposit();
         loop {
             let asked = self.clock.mono();
@@ -168,10 +172,17 @@ impl Forwarder {
                 Err(no_lease) => return self.conclude(tries, Some(&no_lease), &ask, access, alarm),
             };
             let sent = self.clock.mono();
-            patience = patience.saturating_sub(sent.saturating_duration_since(asked));
+            let waited = sent.saturating_duration_since(asked);
+            if waited >= WORTH_TELLING {
+                self.metrics.waited(waited);
+            }
+            patience = patience.saturating_sub(waited);
             let head_timeout = self.policy.head_timeout_of(inbound.stream);
             let limit = head_timeout.min(plan.deadline().saturating_duration_since(sent));
             access.attempt(lease.key().id());
+            if let Some(kind) = again {
+                self.metrics.retried(kind);
+            }
             let missed = match self.attempt(&lease, &inbound, limit, &mut alarm).await {
                 Err(bad) => return Err((bad, access)),
                 Ok(Attempt::Passed(answer, verdict)) => {
@@ -181,7 +192,7 @@ impl Forwarder {
                         lease.heard();
                         Some(lease)
                     } else {
-                        lease.settle(Outcome::of(&verdict));
+                        lease.judged(&verdict);
                         None
                     };
                     return Ok(self.deliver(answer, lease, &key, access, alarm));
@@ -193,7 +204,7 @@ impl Forwarder {
             self.metrics.attempt(verdict.class);
             let key = Arc::clone(lease.key());
             tries.count(&key, &verdict);
-            lease.settle(Outcome::of(&verdict));
+            lease.judged(&verdict);
             let facts = Facts { local: self.pool.failure_is_local(&key) };
             let afford = || self.budget.lock().unwrap_or_else(PoisonError::into_inner).withdraw(now);
             let step = plan.step(&verdict, facts, now, &mut rng, afford);
@@ -208,12 +219,17 @@ impl Forwarder {
                     let slipped = memmem::find(&refusal.text(), secret).is_some();
                     return Ok(self.deliver_refusal(refusal, &missed.key, slipped, access, alarm));
                 }
-                Step::Next => tries.last = Some(missed),
+                Step::Next => {
+                    again = Some(Retried::Rotation);
+                    tries.last = Some(missed);
+                }
                 Step::NextHost => {
+                    again = Some(Retried::Rotation);
                     tries.shunned.push(key.settings().base.origin().clone());
                     tries.last = Some(missed);
                 }
                 Step::NextAfter(pause) => {
+                    again = Some(Retried::Retry);
                     tries.last = Some(missed);
                     tokio::time::sleep(pause).await;
                 }

@@ -45,6 +45,12 @@ impl Reason {
         }
     }
 
+    /// Whether waiting cures it.
+    #[must_use]
+    pub const fn is_passing(self) -> bool {
+        matches!(self, Self::RateLimited | Self::Failing)
+    }
+
     /// The first rest where the upstream names none, and the longest there is.
     const fn bounds(self) -> (Duration, Duration) {
         let (first, longest) = match self {

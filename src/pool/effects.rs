@@ -154,6 +154,7 @@ impl Pool {
         let host = &mut self.hosts[at as usize];
         let change = host.breaker.failed(now, credential, host.credentials, ticket.host_probe);
         if let Some(Change::Opened { until }) = change {
+            host.openings += 1;
             let host = host.origin.clone();
             effects.transitions.push(Transition::HostOpened { host, until });
             // Who waited for the probe now waits for a moment.

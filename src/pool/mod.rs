@@ -42,9 +42,9 @@ use rotation::index;
 use routing::Routing;
 pub use settings::{Settings, Strategy, UnknownStrategy};
 use slot::Slot;
-pub use snapshot::{Causes, HostView, KeyView, Snapshot, State};
+pub use snapshot::{Causes, HostView, KeyView, ModelRest, Snapshot, State};
 
-use crate::types::{Fingerprint, Key, KeyIdentity, Origin};
+use crate::types::{Class, Fingerprint, Key, KeyIdentity, Origin};
 
 /// The keys of one pool and everything that changes about them.
 #[derive(Debug)]
@@ -66,6 +66,8 @@ pub struct Pool {
     attempts: u64,
     /// How often a key or a host changed its state.
     changes: u64,
+    /// How many rests have begun, per reason.
+    rests_begun: [u64; Reason::ALL.len()],
     /// Scratch space of a pick.
     aside: Vec<u32>,
 }
@@ -77,6 +79,8 @@ struct Host {
     slots: Vec<u32>,
     /// How many credentials its keys are.
     credentials: usize,
+    /// How often its breaker has opened.
+    openings: u64,
 }
 
 impl Pool {
@@ -105,6 +109,7 @@ impl Pool {
             rng,
             attempts: 0,
             changes: 0,
+            rests_begun: [0; Reason::ALL.len()],
             aside: Vec::new(),
         };
         for (set, members) in sets.iter().enumerate() {
@@ -202,7 +207,7 @@ impl Pool {
         self.slots[ticket.slot as usize].note_latency(latency);
         self.works(now, ticket, want, &mut effects);
         ticket.heard = true;
-        self.changes += effects.transitions.len() as u64;
+        self.count(&effects);
         effects
     }
 
@@ -257,8 +262,26 @@ impl Pool {
                 self.tell(twin, &mut effects);
             }
         }
-        self.changes += effects.transitions.len() as u64;
+        self.count(&effects);
         effects
+    }
+
+    /// Remembers what an attempt with this ticket came to, if that was a fault, for people who ask.
+    pub fn note(&mut self, now: Instant, ticket: &Ticket, class: Class) {
+        if class != Class::Success {
+            self.slots[ticket.slot as usize].last_error = Some((class, now));
+        }
+    }
+
+    fn count(&mut self, effects: &Effects) {
+        self.changes += effects.transitions.len() as u64;
+        for transition in &effects.transitions {
+            if let Transition::Resting { reason, .. } = transition
+                && let Some(at) = Reason::ALL.iter().position(|known| known == reason)
+            {
+                self.rests_begun[at] += 1;
+            }
+        }
     }
 
     /// Lifts rests that began for this reason, from the keys named, for every model.
@@ -278,7 +301,7 @@ impl Pool {
                 self.tell(slot, &mut effects);
             }
         }
-        self.changes += effects.transitions.len() as u64;
+        self.count(&effects);
         effects
     }
 
@@ -305,7 +328,8 @@ fn people(keys: Vec<Arc<Key>>) -> (Vec<Slot>, Vec<Host>) {
         let origin = key.settings().base.origin();
         let host = *by_origin.entry(origin.clone()).or_insert_with(|| {
             let breaker = Breaker::default();
-            hosts.push(Host { origin: origin.clone(), breaker, slots: Vec::new(), credentials: 0 });
+            let (slots, credentials, openings) = (Vec::new(), 0, 0);
+            hosts.push(Host { origin: origin.clone(), breaker, slots, credentials, openings });
             index(hosts.len() - 1)
         });
         hosts[host as usize].slots.push(at);

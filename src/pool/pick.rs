@@ -221,6 +221,7 @@ impl Pool {
             if cooling.leave(now) == Leave::Probe {
                 cooling.probe_sent(ticket.id);
                 ticket.key_probe = true;
+                self.slots[twin as usize].last_trial = Some(now);
             }
             let member = rotation.member_of(twin);
             let cooling = member.and_then(|member| rotation.members[member as usize].cooling.as_deref_mut());

@@ -10,7 +10,10 @@ use super::{
     cooling::{Cooling, Leave},
     window::Window,
 };
-use crate::{rate::Gcra, types::Key};
+use crate::{
+    rate::Gcra,
+    types::{Class, Key},
+};
 
 /// So many failures in a row, and the key rests.
 pub(super) const FAILURES_TO_REST: u32 = 3;
@@ -45,6 +48,10 @@ pub(super) struct Slot {
     pub(super) gcra: Gcra,
     /// Whether a rotation has parked it until told.
     pub(super) awaited: bool,
+    /// The last attempt that was not a success: what it came to, and when.
+    pub(super) last_error: Option<(Class, Instant)>,
+    /// When it was last sent on trial.
+    pub(super) last_trial: Option<Instant>,
     /// Kinds of endpoint it may not use, until then.
     denied: Vec<(Box<str>, Instant)>,
 }
@@ -79,6 +86,8 @@ impl Slot {
             cooling: Cooling::default(),
             gcra: Gcra::default(),
             awaited: false,
+            last_error: None,
+            last_trial: None,
             denied: Vec::new(),
         }
     }

@@ -9,7 +9,7 @@ use super::{
     Pool, Reason, Want,
     cooling::{Cooling, Leave},
 };
-use crate::types::{Key, Origin};
+use crate::types::{Class, Key, Origin};
 
 /// How old the causes of a refusal may be: under load many are refused for the same ones.
 const CAUSES_KEPT: Duration = Duration::from_millis(250);
@@ -25,6 +25,30 @@ pub struct Snapshot {
     pub waiting: usize,
     /// Per reason, how many keys rest for one model alone, counted once for each such model.
     pub model_rests: Vec<(Reason, usize)>,
+    /// Per reason, how many rests have begun.
+    pub rests_begun: Vec<(Reason, u64)>,
+}
+
+impl Snapshot {
+    /// Whether a key may serve now, or will once it has waited: one that is not rejected, refused or out of quota.
+    #[must_use]
+    pub fn is_usable(&self) -> bool {
+        self.keys.iter().any(|key| match key.state {
+            State::Ready => true,
+            State::Resting(reason, _) => reason.is_passing(),
+        })
+    }
+}
+
+/// The rest of a key for one model alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelRest {
+    /// Which.
+    pub model: Box<str>,
+    /// Why.
+    pub reason: Reason,
+    /// Until when; then a probe decides, or it is free.
+    pub until: Instant,
 }
 
 /// One key at one moment.
@@ -40,6 +64,12 @@ pub struct KeyView {
     pub in_flight: u32,
     /// Requests it was given.
     pub used: u64,
+    /// Its rests for single models.
+    pub model_rests: Vec<ModelRest>,
+    /// The last attempt that was not a success: what it came to, and when.
+    pub last_error: Option<(Class, Instant)>,
+    /// When it was last sent on trial.
+    pub last_trial: Option<Instant>,
 }
 
 /// Whether a key may serve.
@@ -80,6 +110,8 @@ pub struct HostView {
     pub origin: Origin,
     /// Whether requests are sent to it.
     pub open: bool,
+    /// How often its breaker has opened.
+    pub openings: u64,
 }
 
 /// Why the keys of a model set are not free: how many for which reason, and when the first of these is back.
@@ -107,8 +139,8 @@ impl Causes {
     /// When the first rest ends that ends by itself.
     #[must_use]
     pub fn soonest(&self) -> Option<Instant> {
-        let passing = |reason: &Reason| matches!(reason, Reason::RateLimited | Reason::Failing);
-        let rests = self.resting.iter().filter(|(reason, ..)| passing(reason)).map(|(_, _, until)| *until);
+        let rests =
+            self.resting.iter().filter(|(reason, ..)| reason.is_passing()).map(|(_, _, until)| *until);
         rests.chain(self.host_asked).min()
     }
 
@@ -123,16 +155,29 @@ impl Causes {
     /// Whether every key is rejected, refused, without money or without the model: no wait of minutes would help.
     #[must_use]
     pub fn is_hopeless(&self) -> bool {
-        let passing = |reason: &Reason| matches!(reason, Reason::RateLimited | Reason::Failing);
         self.free + self.busy + self.host_down == 0
-            && !self.resting.iter().any(|(reason, ..)| passing(reason))
+            && !self.resting.iter().any(|(reason, ..)| reason.is_passing())
     }
 }
 
 impl Pool {
     /// The pool as it is.
     pub fn snapshot(&mut self, now: Instant) -> Snapshot {
-        let keys = self.slots.iter_mut().map(|slot| KeyView {
+        let mut model_rests: Vec<Vec<ModelRest>> = vec![Vec::new(); self.slots.len()];
+        let overlays =
+            self.overlays.iter().flatten().map(|(model, at)| (model, &self.rotations[*at as usize]));
+        for (model, order) in overlays {
+            for member in &order.rotation.members {
+                if let Some((reason, until)) =
+                    member.cooling.as_ref().and_then(|cooling| cooling.current(now))
+                {
+                    model_rests[member.slot as usize].push(ModelRest { model: model.clone(), reason, until });
+                }
+            }
+        }
+        let rests = |reason| model_rests.iter().flatten().filter(|rest| rest.reason == reason).count();
+        let count = Reason::ALL.map(|reason| (reason, rests(reason)));
+        let keys = self.slots.iter_mut().zip(model_rests).map(|(slot, model_rests)| KeyView {
             key: Arc::clone(&slot.key),
             state: slot
                 .cooling
@@ -141,22 +186,21 @@ impl Pool {
             health: slot.window.health(now),
             in_flight: slot.in_flight,
             used: slot.used,
+            model_rests,
+            last_error: slot.last_error,
+            last_trial: slot.last_trial,
         });
-        let hosts = self
-            .hosts
-            .iter()
-            .map(|host| HostView { origin: host.origin.clone(), open: host.breaker.is_closed() });
-        let overlays = self.rotations[self.overlays.len()..].iter().flat_map(|order| &order.rotation.members);
-        let rests: Vec<Reason> = overlays
-            .filter_map(|member| member.cooling.as_ref()?.current(now).map(|(reason, _)| reason))
-            .collect();
-        let model_rests =
-            Reason::ALL.map(|reason| (reason, rests.iter().filter(|it| **it == reason).count()));
+        let hosts = self.hosts.iter().map(|host| HostView {
+            origin: host.origin.clone(),
+            open: host.breaker.is_closed(),
+            openings: host.openings,
+        });
         Snapshot {
             keys: keys.collect(),
             hosts: hosts.collect(),
             waiting: self.lines.waiting(),
-            model_rests: model_rests.into(),
+            model_rests: count.into(),
+            rests_begun: Reason::ALL.into_iter().zip(self.rests_begun).collect(),
         }
     }
 

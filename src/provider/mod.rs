@@ -44,6 +44,8 @@ pub enum Fault {
     Broken,
     /// The body broke off.
     BrokenBody,
+    /// Nothing more of the body came.
+    SilentBody,
 }
 
 /// Whether an answer with this status must be read before it can be judged: refusals and failures.
@@ -70,7 +72,7 @@ pub fn judge(answer: &Answer<'_>, endpoint: Endpoint, wall: SystemTime) -> Verdi
 pub const fn judge_fault(fault: Fault) -> Verdict {
     match fault {
         Fault::Connect => Verdict::new(Class::Unreachable, Scope::Host),
-        Fault::HeadTimeout => Verdict::new(Class::TimedOut, Scope::Host),
+        Fault::HeadTimeout | Fault::SilentBody => Verdict::new(Class::TimedOut, Scope::Host),
         Fault::Broken | Fault::BrokenBody => Verdict::new(Class::Broken, Scope::Host),
     }
 }
@@ -124,7 +126,8 @@ mod tests {
 
     #[test]
     fn faults_are_the_hosts_and_only_a_failed_connect_did_nothing() {
-        for fault in [Fault::Connect, Fault::HeadTimeout, Fault::Broken, Fault::BrokenBody] {
+        for fault in [Fault::Connect, Fault::HeadTimeout, Fault::Broken, Fault::BrokenBody, Fault::SilentBody]
+        {
             let verdict = judge_fault(fault);
             assert_eq!(verdict.scope, Scope::Host);
             assert_eq!(verdict.nothing_done(), fault == Fault::Connect, "{fault:?}");

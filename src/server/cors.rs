@@ -9,7 +9,7 @@ use http::{
     },
 };
 
-use super::{AnswerBody, CorsOrigins};
+use super::{AnswerBody, CorsOrigins, origin::is_loopback};
 
 /// What a page may read of an answer's headers, beside what every page may.
 const EXPOSED: HeaderValue = HeaderValue::from_static(
@@ -82,7 +82,7 @@ impl Cors {
 fn allowed(origins: &CorsOrigins, origin: Option<&HeaderValue>) -> Option<HeaderValue> {
     match origins {
         CorsOrigins::Any => Some(HeaderValue::from_static("*")),
-        CorsOrigins::Loopback => origin.filter(|origin| is_loopback(origin)).cloned(),
+        CorsOrigins::Loopback => origin.filter(|origin| is_ours(origin)).cloned(),
         CorsOrigins::List(list) => origin.filter(|origin| list.contains(origin)).cloned(),
     }
 }
@@ -97,13 +97,9 @@ pub(super) fn is_foreign_page(origins: &CorsOrigins, headers: &HeaderMap) -> boo
 }
 
 /// A page served from this machine, on any port.
-fn is_loopback(origin: &HeaderValue) -> bool {
-    let Ok(origin) = Uri::try_from(origin.as_bytes()) else { return false };
-    let Some(host) = origin.host() else { return false };
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost"
-        || host.ends_with(".localhost")
-        || address.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+fn is_ours(origin: &HeaderValue) -> bool {
+    let origin = Uri::try_from(origin.as_bytes()).ok();
+    origin.as_ref().and_then(Uri::host).is_some_and(is_loopback)
 }
 
 #[cfg(test)]
@@ -122,7 +118,7 @@ mod tests {
 
     #[test]
     fn loopback_is_this_machine_by_any_of_its_names() {
-        let is = |text| is_loopback(&HeaderValue::from_static(text));
+        let is = |text| is_ours(&HeaderValue::from_static(text));
         for text in [
             "http://localhost",
             "http://localhost:5173",

@@ -5,7 +5,10 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     num::NonZeroUsize,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -51,7 +54,34 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Listener {
     socket: TcpListener,
-    connections: Arc<Semaphore>,
+    allowed: Arc<Semaphore>,
+    connections: Connections,
+}
+
+/// The connections of a listener that are open.
+#[derive(Debug, Clone, Default)]
+pub struct Connections(Arc<AtomicUsize>);
+
+impl Connections {
+    /// How many there are.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn opened(&self) -> OpenConnection {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        OpenConnection(self.clone())
+    }
+}
+
+/// One of them, as long as it is open.
+struct OpenConnection(Connections);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// How the connections ended.
@@ -109,8 +139,8 @@ impl Listener {
         #[cfg(not(windows))]
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
-        let connections = Arc::new(Semaphore::new(max_connections.get().min(Semaphore::MAX_PERMITS)));
-        Ok(Self { socket: socket.listen(BACKLOG)?, connections })
+        let allowed = Arc::new(Semaphore::new(max_connections.get().min(Semaphore::MAX_PERMITS)));
+        Ok(Self { socket: socket.listen(BACKLOG)?, allowed, connections: Connections::default() })
     }
 
     /// Where it is bound.
@@ -119,6 +149,12 @@ impl Listener {
     /// If the system does not say.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
+    }
+
+    /// Its connections.
+    #[must_use]
+    pub fn connections(&self) -> Connections {
+        self.connections.clone()
     }
 
     /// Serves until told to stop, and then until the connections have ended.
@@ -132,10 +168,11 @@ impl Listener {
                 () = stop.accepting.cancelled() => break,
             };
             let Some((stream, peer, permit)) = accepted else { continue };
+            let held = (permit, self.connections.opened());
             let (answers, watcher, stop) = (answers.clone(), graceful.watcher(), stop.clone());
             let (http1, http2) = (http1.clone(), http2.clone());
             tasks.spawn(async move {
-                let _permit = permit;
+                let _held = held;
                 // Until it says something it has no protocol, and hyper no time for it.
                 let protocol = tokio::select! {
                     spoken = tokio::time::timeout(HEADER_TIMEOUT, protocol_of(&stream)) => spoken.ok().flatten(),
@@ -183,7 +220,7 @@ impl Listener {
     }
 
     async fn accept(&self) -> Option<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
-        let permit = Arc::clone(&self.connections).acquire_owned().await.ok()?;
+        let permit = Arc::clone(&self.allowed).acquire_owned().await.ok()?;
         match self.socket.accept().await {
             Ok((stream, peer)) => {
                 // An answer in pieces must not wait for the client's delayed ACK.

@@ -5,7 +5,9 @@ mod auth;
 mod cors;
 mod error;
 mod framing;
+mod health;
 mod listener;
+mod origin;
 mod peer;
 mod probe;
 mod proxy;
@@ -19,9 +21,9 @@ use error::Refusal;
 use futures_util::FutureExt as _;
 use http::{Request, Response};
 use hyper::body::Incoming;
-pub use listener::{Answers, Drained, Listener, Stop};
+pub use listener::{Answers, Connections, Drained, Listener, Stop};
 pub use probe::metrics_routes;
-pub use proxy::Proxy;
+pub use proxy::{Proxy, Stages};
 pub use settings::{CorsOrigins, Settings};
 
 use crate::forward::headers::REQUEST_ID;
@@ -39,7 +41,7 @@ impl Answers for Arc<Proxy> {
         let cors = Cors::of(&self.settings().cors, request.headers());
         let mut answer = match cors.preflight(request.method(), request.headers()) {
             Some(answer) => answer,
-            None if probe::is_probe(request.uri().path()) => probe::answer(self, peer, request).await,
+            None if probe::is_probe(request.uri().path()) => probe::answer(self, peer, &request),
             None => {
                 // Boxed, since a connection keeps the room of what is awaited here for as long as it lives.
                 let handled = Box::pin(proxy::handle(self, peer, &id, request));

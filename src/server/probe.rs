@@ -2,32 +2,73 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use axum::{Router, extract::State, routing::get};
-use http::{Method, Request, Response, header::CONTENT_TYPE};
+use axum::{
+    Json, Router,
+    extract::State,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use http::{HeaderMap, Method, Request, StatusCode, header::CONTENT_TYPE};
 use hyper::body::Incoming;
 
-use super::{AnswerBody, Proxy, Refusal};
-use crate::telemetry::Metrics;
+use super::{
+    AnswerBody, Proxy, Refusal,
+    health::{self, Health},
+    origin::is_loopback,
+};
+use crate::telemetry::{Metrics, Process};
+
+const HEALTH: &str = "/health";
+const DETAILED: &str = "/health/detailed";
+const LIVE: &str = "/livez";
+const READY: &str = "/readyz";
+
+/// Headers of those who pass on the requests of others.
+const PASSED_ON: [&str; 4] = ["forwarded", "via", "x-forwarded-for", "x-real-ip"];
 
 /// Whether a path is one of the probes that clients reach.
 pub(super) fn is_probe(path: &str) -> bool {
-    path == "/health"
+    [HEALTH, DETAILED, LIVE, READY].contains(&path)
 }
 
-/// Answers a probe.
-pub(super) async fn answer(_: &Proxy, _: IpAddr, request: Request<Incoming>) -> Response<AnswerBody> {
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return Refusal::no_such_route().into();
-    }
-    Response::new(AnswerBody::Own("OK".into()))
+/// Answers a probe on the listener for clients.
+pub(super) fn answer(proxy: &Proxy, peer: IpAddr, request: &Request<Incoming>) -> http::Response<AnswerBody> {
+    let asks = matches!(*request.method(), Method::GET | Method::HEAD);
+    let answer = match request.uri().path() {
+        HEALTH | LIVE if asks => alive().into_response(),
+        READY if asks => ready(proxy),
+        DETAILED if asks && is_local(peer, request.headers()) => detailed(proxy).into_response(),
+        _ => return Refusal::no_such_route().into(),
+    };
+    answer.map(AnswerBody::Own)
 }
 
-/// What Prometheus reaches.
+/// What Prometheus and orchestrators reach.
 pub fn metrics_routes(proxy: Arc<Proxy>, metrics: Arc<Metrics>) -> Router {
     Router::new()
         .route("/metrics", get(prometheus))
-        .route("/health", get(async || "OK"))
+        .route(HEALTH, get(async || alive()))
+        .route(LIVE, get(async || alive()))
+        .route(READY, get(async |State((proxy, _)): State<(Arc<Proxy>, Arc<Metrics>)>| ready(&proxy)))
+        .route(DETAILED, get(async |State((proxy, _)): State<(Arc<Proxy>, Arc<Metrics>)>| detailed(&proxy)))
         .with_state((proxy, metrics))
+}
+
+/// The process serves.
+fn alive() -> &'static str {
+    "OK"
+}
+
+/// Whether it is worth sending requests here.
+fn ready(proxy: &Proxy) -> Response {
+    match health::unready(proxy, &proxy.forwarder().pool().snapshot()) {
+        None => "ready".into_response(),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, why.as_str()).into_response(),
+    }
+}
+
+fn detailed(proxy: &Proxy) -> Json<Health> {
+    Json(Health::of(proxy))
 }
 
 /// Prometheus text.
@@ -35,6 +76,48 @@ async fn prometheus(
     State((proxy, metrics)): State<(Arc<Proxy>, Arc<Metrics>)>,
 ) -> ([(http::HeaderName, &'static str); 1], String) {
     let pool = proxy.forwarder().pool();
-    let text = metrics.render(pool.name(), &pool.snapshot());
+    let snapshot = pool.snapshot();
+    let process = Process {
+        connections: proxy.connections(),
+        tasks: tokio::runtime::Handle::current().metrics().num_alive_tasks(),
+        ready: health::unready(&proxy, &snapshot).is_none(),
+    };
+    let text = metrics.render(pool.name(), &snapshot, process);
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
+}
+
+/// Whether somebody on this machine asks for himself: not for another as reverse proxies do, and not a web page from
+/// elsewhere whose name was made to lead here.
+fn is_local(peer: IpAddr, headers: &HeaderMap) -> bool {
+    let host = headers.get(http::header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    peer.to_canonical().is_loopback()
+        && !PASSED_ON.iter().any(|name| headers.contains_key(*name))
+        && host.parse::<http::uri::Authority>().is_ok_and(|host| is_loopback(host.host()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_somebody_on_this_machine_who_asks_for_himself_is_local() {
+        let local = |peer: &str, host: &'static str, more: Option<&'static str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert("host", http::HeaderValue::from_static(host));
+            if let Some(name) = more {
+                headers.insert(name, http::HeaderValue::from_static("x"));
+            }
+            is_local(peer.parse().unwrap(), &headers)
+        };
+        for host in ["localhost:8080", "127.0.0.1", "[::1]:8080"] {
+            assert!(local("127.0.0.1", host, None) && local("::1", host, None), "{host}");
+            assert!(local("::ffff:127.0.0.1", host, None), "{host}");
+        }
+        assert!(!local("192.0.2.1", "localhost", None));
+        assert!(!local("127.0.0.1", "rebound.example", None));
+        assert!(!local("127.0.0.1", "", None));
+        for name in PASSED_ON {
+            assert!(!local("127.0.0.1", "localhost", Some(name)), "{name}");
+        }
+    }
 }

@@ -1,6 +1,10 @@
 //! The handler: who calls, how often, what for; then on its way.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use http::{
@@ -12,7 +16,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
 
-use super::{AnswerBody, Settings, auth, cors, error::Refusal, framing, peer};
+use super::{AnswerBody, Connections, Settings, auth, cors, error::Refusal, framing, peer};
 use crate::{
     client::Clients,
     clock::Clock,
@@ -63,8 +67,18 @@ pub struct Proxy {
     memory: ReplayMemory,
     metrics: Arc<Metrics>,
     clock: Clock,
+    started: Instant,
+    stages: Stages,
+    connections: Connections,
+}
+
+/// How far the way to the end has been gone.
+#[derive(Debug, Clone, Default)]
+pub struct Stages {
+    /// Cancelled when we are asked to stop: then we are no longer ready.
+    pub stopping: CancellationToken,
     /// Cancelled when the time to finish requests is over.
-    last_call: CancellationToken,
+    pub last_call: CancellationToken,
 }
 
 impl Proxy {
@@ -76,10 +90,28 @@ impl Proxy {
         forwarder: Forwarder,
         metrics: Arc<Metrics>,
         clock: Clock,
-        last_call: CancellationToken,
+        stages: Stages,
+        connections: Connections,
     ) -> Self {
         let memory = ReplayMemory::new(settings.replay_memory);
-        Self { settings, clients, forwarder, memory, metrics, clock, last_call }
+        let started = clock.mono();
+        Self { settings, clients, forwarder, memory, metrics, clock, started, stages, connections }
+    }
+
+    pub(super) fn now(&self) -> Instant {
+        self.clock.mono()
+    }
+
+    pub(super) fn started(&self) -> Instant {
+        self.started
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stages.stopping.is_cancelled()
+    }
+
+    pub(super) fn connections(&self) -> usize {
+        self.connections.open()
     }
 
     pub(super) fn settings(&self) -> &Settings {
@@ -98,12 +130,12 @@ pub(super) async fn handle(
     request: Request<Incoming>,
 ) -> Response<AnswerBody> {
     let client = peer::address(peer, request.headers(), &proxy.settings.trusted_proxies);
-    let (metrics, last_call) = (Arc::clone(&proxy.metrics), proxy.last_call.clone());
+    let (metrics, last_call) = (Arc::clone(&proxy.metrics), proxy.stages.last_call.clone());
     let (method, path) = (request.method().clone(), request.uri().path());
     let access = Access::begin(metrics, proxy.clock, id.clone(), method, path, Some(client), last_call);
     tokio::select! {
         answer = serve(proxy, request, client, access) => answer,
-        () = proxy.last_call.cancelled() => Refusal::shutting_down().into(),
+        () = proxy.stages.last_call.cancelled() => Refusal::shutting_down().into(),
     }
 }
 
@@ -125,7 +157,7 @@ async fn serve(
             return refuse(proxy, refusal, access);
         }
     };
-    access.model(inbound.model());
+    access.read(inbound.model(), inbound.length());
     match proxy.forwarder.run(inbound, access, alarm).await {
         Ok(mut answer) => {
             if proxy.settings.debug_headers {

@@ -71,6 +71,7 @@ struct Line {
     key: Option<KeyId>,
     attempts: u32,
     head: Option<Duration>,
+    received: u64,
     sent: u64,
     ending: Ending,
     /// Cancelled when the time to finish requests is over.
@@ -110,6 +111,7 @@ impl Access {
             key: None,
             attempts: 0,
             head: None,
+            received: 0,
             sent: 0,
             ending: Ending::ClientLeft,
             last_call,
@@ -122,9 +124,10 @@ impl Access {
         self.0.id()
     }
 
-    /// The model it names.
-    pub fn model(&mut self, model: Option<&str>) {
+    /// It was read: the model it names, and the length of its body.
+    pub fn read(&mut self, model: Option<&str>, length: usize) {
         self.0.model = model.map(Box::from);
+        self.0.received = length as u64;
     }
 
     /// An attempt is made with this key.
@@ -191,15 +194,19 @@ impl Access {
 
 impl Drop for Access {
     fn drop(&mut self) {
-        if self.0.status.is_none() && self.0.last_call.is_cancelled() {
-            // Whoever cancels requests answers them so.
-            self.refused(503, "shutting_down");
+        if self.0.status.is_none() {
+            // Whoever ends a request in one of these ways answers it so.
+            if std::thread::panicking() {
+                self.refused(500, "internal_error");
+            } else if self.0.last_call.is_cancelled() {
+                self.refused(503, "shutting_down");
+            }
         }
         let line = &*self.0;
         let mut digits = [0; LONGEST_V4];
         let client = line.client.as_ref().map(|client| client_text(client, &mut digits));
         let took = line.clock.mono().saturating_duration_since(line.started);
-        line.metrics.request_ended(line.status, line.ending, line.head, took, line.sent);
+        line.metrics.request_ended(line.status, line.ending, line.head, took, line.received, line.sent);
         macro_rules! log {
             ($level:ident, $message:literal) => {
                 $level!(

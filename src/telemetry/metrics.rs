@@ -17,6 +17,37 @@ const SECONDS: [f64; 14] =
     [0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 180.0, 600.0];
 const STATUS_CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
+/// Why a request is sent once more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retried {
+    /// Its key was limited or refused, or failed alone: another one, at once.
+    Rotation,
+    /// Its upstream failed: after a pause.
+    Retry,
+}
+
+impl Retried {
+    const ALL: [Self; 2] = [Self::Rotation, Self::Retry];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Rotation => "rotation",
+            Self::Retry => "retry",
+        }
+    }
+}
+
+/// The process at one moment.
+#[derive(Debug, Clone, Copy)]
+pub struct Process {
+    /// Connections of clients.
+    pub connections: usize,
+    /// Tasks of the runtime.
+    pub tasks: usize,
+    /// Whether it is ready for requests.
+    pub ready: bool,
+}
+
 /// Handles to everything that is counted.
 pub struct Metrics {
     recorder: PrometheusRecorder,
@@ -24,6 +55,10 @@ pub struct Metrics {
     requests: Vec<Counter>,
     attempts: Vec<(Class, Counter)>,
     denied: Vec<(&'static str, Counter)>,
+    /// In the order of [`Retried::ALL`].
+    retries: [Counter; 2],
+    received: Counter,
+    waited: Histogram,
     first_byte: Histogram,
     duration: Histogram,
     bytes: Counter,
@@ -48,7 +83,11 @@ impl Metrics {
         for (name, unit, help) in [
             ("key_cycle_requests_total", Unit::Count, "Requests that ended, by class of status and ending"),
             ("key_cycle_attempts_total", Unit::Count, "Upstream calls, by verdict"),
+            ("key_cycle_retries_total", Unit::Count, "Further upstream calls for a request, by kind"),
             ("key_cycle_retries_denied_total", Unit::Count, "Failures that were not tried again, by reason"),
+            ("key_cycle_cooldowns_total", Unit::Count, "Rests that began, by reason"),
+            ("key_cycle_breaker_openings_total", Unit::Count, "How often the breaker of a host opened"),
+            ("key_cycle_request_bytes_total", Unit::Bytes, "Bytes of request bodies that were read"),
             ("key_cycle_answer_bytes_total", Unit::Bytes, "Bytes of answers sent to clients"),
             ("key_cycle_key_attempts_total", Unit::Count, "Upstream calls per key"),
         ] {
@@ -67,12 +106,17 @@ impl Metrics {
             ("key_cycle_key_in_flight", Unit::Count, "Requests that a key is serving"),
             ("key_cycle_key_usable", Unit::Count, "1 while a key does not rest"),
             ("key_cycle_host_available", Unit::Count, "1 while requests are sent to a host"),
+            ("key_cycle_connections", Unit::Count, "Connections of clients that are open"),
+            ("key_cycle_tasks", Unit::Count, "Tasks of the runtime"),
+            ("key_cycle_ready", Unit::Count, "1 while /readyz says so"),
+            ("key_cycle_build_info", Unit::Count, "1, with the version"),
         ] {
             recorder.describe_gauge(name.into(), Some(unit), help.into());
         }
         for (name, help) in [
             ("key_cycle_first_byte_seconds", "From a request's head to its answer's head"),
             ("key_cycle_request_seconds", "From a request's head to its answer's end"),
+            ("key_cycle_wait_seconds", "How long requests waited for a key that had to"),
         ] {
             recorder.describe_histogram(name.into(), Some(Unit::Seconds), help.into());
         }
@@ -93,6 +137,8 @@ impl Metrics {
             .iter()
             .map(|reason| (*reason, counter("key_cycle_retries_denied_total", vec![("reason", *reason)])))
             .collect();
+        let retries =
+            Retried::ALL.map(|kind| counter("key_cycle_retries_total", vec![("kind", kind.as_str())]));
         let bytes = counter("key_cycle_answer_bytes_total", vec![]);
         let histogram = |name| recorder.register_histogram(&key(name, vec![]), &META);
         let gauge = |name| recorder.register_gauge(&key(name, vec![]), &META);
@@ -100,6 +146,9 @@ impl Metrics {
             requests,
             attempts,
             denied,
+            retries,
+            received: counter("key_cycle_request_bytes_total", vec![]),
+            waited: histogram("key_cycle_wait_seconds"),
             first_byte: histogram("key_cycle_first_byte_seconds"),
             duration: histogram("key_cycle_request_seconds"),
             bytes,
@@ -116,6 +165,16 @@ impl Metrics {
         }
     }
 
+    /// A request is sent once more.
+    pub fn retried(&self, kind: Retried) {
+        self.retries[kind as usize].increment(1);
+    }
+
+    /// A request had to wait so long for a key.
+    pub fn waited(&self, time: Duration) {
+        self.waited.record(time.as_secs_f64());
+    }
+
     /// A failure was not tried again.
     pub fn retry_denied(&self, reason: &str) {
         if let Some((_, counter)) = self.denied.iter().find(|(known, _)| *known == reason) {
@@ -129,6 +188,7 @@ impl Metrics {
         ending: Ending,
         head: Option<Duration>,
         took: Duration,
+        received: u64,
         sent: u64,
     ) {
         let class = status.map_or(0, |status| usize::from(status / 100).min(STATUS_CLASSES.len() - 1));
@@ -139,12 +199,13 @@ impl Metrics {
             self.first_byte.record(head.as_secs_f64());
         }
         self.duration.record(took.as_secs_f64());
+        self.received.increment(received);
         self.bytes.increment(sent);
     }
 
-    /// Everything as Prometheus text, with the pool as it is now.
+    /// Everything as Prometheus text, with the pool and the process as they are now.
     #[must_use]
-    pub fn render(&self, pool: &PoolName, snapshot: &Snapshot) -> String {
+    pub fn render(&self, pool: &PoolName, snapshot: &Snapshot, process: Process) -> String {
         #[expect(clippy::cast_precision_loss, reason = "a gauge of fewer than 2^53")]
         let float = |count: usize| count as f64;
         let gauge = |name: &'static str, labels: Vec<Label>, value: f64| {
@@ -152,6 +213,10 @@ impl Metrics {
         };
         let pool = || Label::new("pool", pool.to_string());
         self.waiting.set(float(snapshot.waiting));
+        gauge("key_cycle_connections", vec![], float(process.connections));
+        gauge("key_cycle_tasks", vec![], float(process.tasks));
+        gauge("key_cycle_ready", vec![], f64::from(u8::from(process.ready)));
+        gauge("key_cycle_build_info", vec![Label::new("version", env!("CARGO_PKG_VERSION"))], 1.0);
         for state in State::NAMES {
             let count = snapshot.keys.iter().filter(|key| key.state.as_str() == state).count();
             gauge("key_cycle_keys", vec![pool(), Label::new("state", state)], float(count));
@@ -159,6 +224,11 @@ impl Metrics {
         for (reason, count) in &snapshot.model_rests {
             let labels = vec![pool(), Label::new("reason", reason.as_str())];
             gauge("key_cycle_model_rests", labels, float(*count));
+        }
+        for (reason, count) in &snapshot.rests_begun {
+            let rests = vec![pool(), Label::new("reason", reason.as_str())];
+            let rests = Key::from_parts("key_cycle_cooldowns_total", rests);
+            self.recorder.register_counter(&rests, &META).absolute(*count);
         }
         for key in &snapshot.keys {
             let labels = || {
@@ -173,8 +243,10 @@ impl Metrics {
             self.recorder.register_counter(&attempts, &META).absolute(key.used);
         }
         for host in &snapshot.hosts {
-            let labels = vec![pool(), Label::new("host", host.origin.to_string())];
-            gauge("key_cycle_host_available", labels, f64::from(u8::from(host.open)));
+            let labels = || vec![pool(), Label::new("host", host.origin.to_string())];
+            gauge("key_cycle_host_available", labels(), f64::from(u8::from(host.open)));
+            let openings = Key::from_parts("key_cycle_breaker_openings_total", labels());
+            self.recorder.register_counter(&openings, &META).absolute(host.openings);
         }
         self.recorder.handle().render()
     }
