@@ -14,6 +14,7 @@ use crate::{
     forward::{BadTarget, ForwardError, InboundError, SHOULD_RETRY, Unavailable},
     pool::{Causes, Reason},
     provider::SniffError,
+    types::ErrorCode,
 };
 
 /// For so long a time of day says enough.
@@ -24,8 +25,7 @@ const SDK_PATIENCE: Duration = Duration::from_secs(60);
 /// An answer of our own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Refusal {
-    status: StatusCode,
-    code: &'static str,
+    code: ErrorCode,
     message: String,
     retry: Retry,
     /// Whether the connection ends with it.
@@ -44,8 +44,8 @@ enum Retry {
 }
 
 impl Refusal {
-    fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), retry: Retry::Unsaid, last: false }
+    fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), retry: Retry::Unsaid, last: false }
     }
 
     fn retry(mut self, after: Option<Duration>) -> Self {
@@ -53,48 +53,43 @@ impl Refusal {
         self
     }
 
-    pub(super) fn status(&self) -> u16 {
-        self.status.as_u16()
-    }
-
-    pub(super) fn code(&self) -> &'static str {
+    pub(super) fn code(&self) -> ErrorCode {
         self.code
     }
 
     pub(super) fn internal() -> Self {
         let message = "This request ran into a fault of the proxy; other requests are not affected.";
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", message).retry(None)
+        Self::new(ErrorCode::InternalError, message).retry(None)
     }
 
     pub(super) fn unauthorized() -> Self {
         let message = "Missing or wrong client key. Send one of this proxy's client keys as `Authorization: Bearer …` \
                        (or x-api-key, x-goog-api-key, api-key, X-Proxy-Key).";
-        Self::new(StatusCode::UNAUTHORIZED, "invalid_api_key", message)
+        Self::new(ErrorCode::InvalidApiKey, message)
     }
 
     pub(super) fn foreign_page() -> Self {
         let message = "This proxy asks for no client key, so web pages from elsewhere may not use it. Add the page's \
                        origin to server.cors_allowed_origins, or set client keys.";
-        Self::new(StatusCode::FORBIDDEN, "origin_not_allowed", message)
+        Self::new(ErrorCode::OriginNotAllowed, message)
     }
 
     pub(super) fn no_such_route() -> Self {
         let message = "No such route. The API is below /v1/; point your SDK's base_url at this proxy's /v1.";
-        Self::new(StatusCode::NOT_FOUND, "not_found", message)
+        Self::new(ErrorCode::NotFound, message)
     }
 
     pub(super) fn bad_host() -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "invalid_request", "A request must have one valid Host header.")
+        Self::new(ErrorCode::InvalidRequest, "A request must have one valid Host header.")
     }
 
     pub(super) fn unknown_transfer_coding() -> Self {
         let message = "The only Transfer-Encoding that is understood is `chunked`, once.";
-        Self { last: true, ..Self::new(StatusCode::BAD_REQUEST, "invalid_request", message) }
+        Self { last: true, ..Self::new(ErrorCode::InvalidRequest, message) }
     }
 
     pub(super) fn shutting_down() -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", "This proxy is shutting down.")
-            .retry(None)
+        Self::new(ErrorCode::ShuttingDown, "This proxy is shutting down.").retry(None)
     }
 }
 
@@ -104,45 +99,47 @@ impl From<Limited> for Refusal {
             Limit::Global => "This proxy's limit of requests per second (rate_limit.global_rps) is reached.",
             Limit::Client => "Your limit of requests per second (rate_limit.per_client_rps) is reached.",
         };
-        Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded", message).retry(Some(limited.free_in))
+        Self::new(ErrorCode::RateLimitExceeded, message).retry(Some(limited.free_in))
     }
 }
 
 impl From<BadTarget> for Refusal {
     fn from(bad: BadTarget) -> Self {
         let message = format!("This request's target is not forwarded: {bad}.");
-        Self::new(StatusCode::BAD_REQUEST, "invalid_request", message)
+        Self::new(ErrorCode::InvalidRequest, message)
     }
 }
 
 impl From<InboundError> for Refusal {
     fn from(error: InboundError) -> Self {
-        let bad = |code, message: String| Self::new(StatusCode::BAD_REQUEST, code, message);
+        let bad = |code, message: String| Self::new(code, message);
         match error {
             InboundError::TooLarge { limit } => {
                 let message = format!(
                     "The request body is larger than {limit} bytes; server.request_body_limit_bytes sets this limit."
                 );
-                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
+                Self::new(ErrorCode::BodyTooLarge, message)
             }
             InboundError::NoMemory => {
                 let message = "This proxy holds as many request bodies as it may; try again shortly.";
                 let soon = Duration::from_secs(1);
-                Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded", message).retry(Some(soon))
+                Self::new(ErrorCode::RateLimitExceeded, message).retry(Some(soon))
             }
             InboundError::Json(error) => {
                 let code = match error {
-                    SniffError::NotJson { .. } => "invalid_json",
-                    SniffError::ModelNotAString | SniffError::ModelAmbiguous => "invalid_request",
+                    SniffError::NotJson { .. } => ErrorCode::InvalidJson,
+                    SniffError::ModelNotAString | SniffError::ModelAmbiguous => ErrorCode::InvalidRequest,
                 };
                 bad(code, format!("The request body is not understood: {error}."))
             }
             error @ (InboundError::Coding | InboundError::ModelTooLong | InboundError::ModelUnclear) => {
-                bad("invalid_request", format!("The request is not understood: {error}."))
+                bad(ErrorCode::InvalidRequest, format!("The request is not understood: {error}."))
             }
-            InboundError::Stalled => bad("invalid_request", "The request body stopped coming.".to_owned()),
+            InboundError::Stalled => {
+                bad(ErrorCode::InvalidRequest, "The request body stopped coming.".to_owned())
+            }
             InboundError::Broken => {
-                bad("invalid_request", "The request body ended early or is badly framed.".to_owned())
+                bad(ErrorCode::InvalidRequest, "The request body ended early or is badly framed.".to_owned())
             }
         }
     }
@@ -160,22 +157,22 @@ impl From<ForwardError> for Refusal {
                         "The request names no model, and no key is configured for such requests.".to_owned()
                     }
                 };
-                Self::new(StatusCode::NOT_FOUND, "model_not_found", message)
+                Self::new(ErrorCode::ModelNotFound, message)
             }
             ForwardError::ModelUnavailable { model } => {
                 let model = model.unwrap_or_default();
                 let message =
                     format!("The model `{model}` does not exist, or none of the keys has access to it.");
-                Self::new(StatusCode::NOT_FOUND, "model_not_found", message)
+                Self::new(ErrorCode::ModelNotFound, message)
             }
             ForwardError::Target(bad) => bad.into(),
             ForwardError::AllKeysCooling(now) => {
                 let message = format!("No key is free now: {}.", explain(&now));
-                Self::new(StatusCode::TOO_MANY_REQUESTS, "all_keys_cooling", message).retry(now.free_in)
+                Self::new(ErrorCode::AllKeysCooling, message).retry(now.free_in)
             }
             ForwardError::TooManyWaiting(now) => {
                 let message = format!("Too many requests are waiting for a key: {}.", explain(&now));
-                Self::new(StatusCode::TOO_MANY_REQUESTS, "all_keys_cooling", message).retry(now.free_in)
+                Self::new(ErrorCode::AllKeysCooling, message).retry(now.free_in)
             }
             ForwardError::NoUsableKey(now) => {
                 let message = format!(
@@ -183,14 +180,14 @@ impl From<ForwardError> for Refusal {
                     explain(&now)
                 );
                 // When a key is asked again is known, not that it will serve.
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "no_usable_key", message).retry(None)
+                Self::new(ErrorCode::NoUsableKey, message).retry(None)
             }
             ForwardError::NotPermitted { purpose } => {
                 let message = format!(
                     "No key is usable for this: the upstream says that none has the permission for `{purpose}`. \
                      Whoever runs this proxy must grant it to them."
                 );
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "no_usable_key", message).retry(None)
+                Self::new(ErrorCode::NoUsableKey, message).retry(None)
             }
             ForwardError::Unreachable(now) => {
                 let message = if now.causes.host_down > 0 {
@@ -198,15 +195,15 @@ impl From<ForwardError> for Refusal {
                 } else {
                     "The upstream cannot be reached.".to_owned()
                 };
-                Self::new(StatusCode::BAD_GATEWAY, "upstream_unreachable", message).retry(now.free_in)
+                Self::new(ErrorCode::UpstreamUnreachable, message).retry(now.free_in)
             }
             ForwardError::Broken => {
                 let message = "The upstream broke the connection before it answered.";
-                Self::new(StatusCode::BAD_GATEWAY, "upstream_broken", message).retry(None)
+                Self::new(ErrorCode::UpstreamBroken, message).retry(None)
             }
             ForwardError::TimedOut => {
                 let message = "The upstream did not answer in time.";
-                Self::new(StatusCode::GATEWAY_TIMEOUT, "upstream_timeout", message).retry(None)
+                Self::new(ErrorCode::UpstreamTimeout, message).retry(None)
             }
         }
     }
@@ -246,15 +243,15 @@ fn explain(unavailable: &Unavailable) -> String {
 
 impl From<Refusal> for Response<AnswerBody> {
     fn from(refusal: Refusal) -> Self {
-        let kind = match refusal.status {
+        let status = refusal.code.status();
+        let kind = match status {
             StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
             status if status.is_client_error() => "invalid_request_error",
             _ => "server_error",
         };
-        let error =
-            json!({"error": {"message": refusal.message, "type": kind, "param": null, "code": refusal.code}});
+        let error = json!({"error": {"message": refusal.message, "type": kind, "param": null, "code": refusal.code.as_str()}});
         let mut response = Self::new(AnswerBody::Own(error.to_string().into()));
-        *response.status_mut() = refusal.status;
+        *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         match refusal.retry {
@@ -273,7 +270,7 @@ impl From<Refusal> for Response<AnswerBody> {
         if refusal.last {
             headers.insert(http::header::CONNECTION, HeaderValue::from_static("close"));
         }
-        if refusal.status == StatusCode::UNAUTHORIZED {
+        if status == StatusCode::UNAUTHORIZED {
             headers.insert(http::header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response

@@ -215,7 +215,7 @@ async fn linger(mut body: Incoming) {
 }
 
 fn refuse(proxy: &Proxy, refusal: Refusal, mut access: Access) -> Response<AnswerBody> {
-    access.refused(refusal.status(), refusal.code());
+    access.refused(refusal.code());
     let mut response = Response::from(refusal);
     if proxy.settings.debug_headers {
         response.headers_mut().extend(names(&access));

@@ -14,7 +14,7 @@ use tracing::{debug, info, warn};
 use super::Metrics;
 use crate::{
     clock::Clock,
-    types::{KeyId, PoolName, Verdict},
+    types::{ErrorCode, KeyId, PoolName, Verdict},
 };
 
 /// The target of both: `RUST_LOG=key_cycle_proxy::proxy=debug`.
@@ -67,7 +67,7 @@ struct Line {
     client: Option<IpAddr>,
     model: Option<Box<str>>,
     status: Option<u16>,
-    code: Option<&'static str>,
+    code: Option<ErrorCode>,
     key: Option<KeyId>,
     attempts: u32,
     head: Option<Duration>,
@@ -150,9 +150,9 @@ impl Access {
     }
 
     /// The answer is one of our own, with this code.
-    pub fn refused(&mut self, status: u16, code: &'static str) {
+    pub fn refused(&mut self, code: ErrorCode) {
         self.0.code = Some(code);
-        self.head(status);
+        self.head(code.status().as_u16());
         self.ended(Ending::Complete);
     }
 
@@ -197,9 +197,9 @@ impl Drop for Access {
         if self.0.status.is_none() {
             // Whoever ends a request in one of these ways answers it so.
             if std::thread::panicking() {
-                self.refused(500, "internal_error");
+                self.refused(ErrorCode::InternalError);
             } else if self.0.last_call.is_cancelled() {
-                self.refused(503, "shutting_down");
+                self.refused(ErrorCode::ShuttingDown);
             }
         }
         let line = &*self.0;
@@ -217,7 +217,7 @@ impl Drop for Access {
                     client = client.as_deref(),
                     model = line.model.as_deref(),
                     status = line.status,
-                    code = line.code,
+                    code = line.code.map(ErrorCode::as_str),
                     key.id = line.key.as_ref().map(KeyId::as_str),
                     attempts = line.attempts,
                     head_ms = line.head.map(|head| head.as_secs_f64() * 1e3),

@@ -1,6 +1,7 @@
 //! The vocabulary: nouns that every other part shares, with no behaviour beyond construction and display.
 
 mod base_url;
+mod error_code;
 mod id;
 mod key;
 mod models;
@@ -8,6 +9,7 @@ mod secret;
 mod verdict;
 
 pub use base_url::{BaseUrl, BaseUrlError, Origin};
+pub use error_code::ErrorCode;
 pub use id::{KeyId, KeyIdentity, PoolName, assign_ids};
 pub use key::{Key, KeySettings};
 pub use models::ModelSet;
