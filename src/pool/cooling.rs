@@ -61,7 +61,7 @@ impl Reason {
 }
 
 /// However long an upstream asks us to stay away, a day later we ask again.
-const LONGEST_NAMED: Duration = Duration::from_secs(24 * 60 * 60);
+pub(super) const LONGEST_NAMED: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The rest of one key, or of one key for one model.
 #[derive(Debug, Clone, Default)]
@@ -164,7 +164,7 @@ impl Cooling {
         named: Option<Duration>,
     ) -> bool {
         // "Come back at once" after a refusal is no answer.
-        let named = named.filter(|wait| !wait.is_zero());
+        let named = named.filter(|wait| !wait.is_zero()).map(|wait| wait.min(LONGEST_NAMED));
         if let Some(wait) = named.filter(|_| reason == Reason::RateLimited) {
             match &mut self.pace {
                 Some(pace) => pace.refused(now, started, wait),
@@ -180,7 +180,7 @@ impl Cooling {
         }
         let (first, longest) = reason.bounds();
         let guess = || first.saturating_mul(2_u32.saturating_pow(self.strikes - 1)).min(longest);
-        let until = now + named.map_or_else(guess, |named| named.min(LONGEST_NAMED));
+        let until = now + named.unwrap_or_else(guess);
         // A provider's word on when a limit resets is taken; everything else comes back by a probe.
         self.probe = match (reason, named, self.probe) {
             // Of a probe that is out nobody else knows how it ends.
@@ -292,6 +292,15 @@ mod tests {
             at += SECOND * seconds;
             assert_eq!(cooling.leave(at), Leave::Probe);
         }
+    }
+
+    #[test]
+    fn whatever_an_upstream_names_a_day_later_we_ask_again() {
+        let now = Clock::system().now().mono;
+        let mut cooling = Cooling::default();
+        cooling.begin(now, now, Reason::RateLimited, Some(Duration::MAX));
+        assert_eq!(cooling.leave(now), Leave::NotBefore(now + LONGEST_NAMED));
+        assert_eq!(cooling.leave(now + LONGEST_NAMED), Leave::Free);
     }
 
     #[test]
