@@ -261,11 +261,16 @@ impl Cooling {
 
     /// Ends a rest that has this reason. True if there was one.
     pub(super) fn lift(&mut self, reason: Reason) -> bool {
-        let lifted = self.rest.is_some_and(|rest| rest.reason == reason);
+        let lifted = self.is_for(reason);
         if lifted {
             self.end();
         }
         lifted
+    }
+
+    /// Whether there is a rest for this reason.
+    pub(super) fn is_for(&self, reason: Reason) -> bool {
+        self.rest.is_some_and(|rest| rest.reason == reason)
     }
 }
 

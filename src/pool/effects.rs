@@ -56,7 +56,9 @@ impl Pool {
             let rotation = &mut self.rotations[at as usize].rotation;
             let Some(member) = rotation.member_of(twin) else { continue };
             let Some(cooling) = rotation.members[member as usize].cooling.as_deref_mut() else { continue };
-            let recovered = cooling.succeeded(now, ticket.started);
+            // That a model is missing was said of one entry: another's success says nothing of it.
+            let of_another = twin != ticket.slot && cooling.is_for(Reason::ModelUnavailable);
+            let recovered = !of_another && cooling.succeeded(now, ticket.started);
             if cooling.probe_back(ticket.id) || recovered {
                 self.tell(twin, effects);
             }
