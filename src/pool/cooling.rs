@@ -188,8 +188,12 @@ impl Cooling {
             (Reason::RateLimited, Some(_), Probe::NotNeeded) => Probe::NotNeeded,
             _ => Probe::Due,
         };
-        match self.rest {
-            Some(rest) if rest.until >= until && rest.until > now => false,
+        match &mut self.rest {
+            Some(rest) if rest.until >= until && rest.until > now => {
+                // It stands for this word as well, and what was sent before can't contradict it.
+                rest.since = now;
+                false
+            }
             _ => {
                 self.rest = Some(Rest { since: now, until, reason });
                 !known
@@ -337,6 +341,18 @@ mod tests {
         let back = now + SECOND * 31;
         assert!(cooling.succeeded(back, back));
         assert_eq!(cooling.leave(now + SECOND * 2), Leave::Free);
+    }
+
+    #[test]
+    fn a_success_sent_before_a_refusal_does_not_end_the_longer_rest_that_stands_for_it() {
+        let now = Clock::system().now().mono;
+        let mut cooling = Cooling::default();
+        cooling.begin(now, now, Reason::Failing, None);
+        // Another entry of the credential goes on meanwhile.
+        let (sent, refused) = (now + SECOND / 10, now + SECOND / 5);
+        assert!(!cooling.begin(refused, sent, Reason::RateLimited, Some(SECOND / 2)));
+        assert!(!cooling.succeeded(now + SECOND / 4, sent));
+        assert_eq!(cooling.leave(now + SECOND / 4), Leave::NotBefore(now + SECOND));
     }
 
     #[test]
