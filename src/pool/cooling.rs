@@ -124,8 +124,8 @@ impl Leave {
 
 impl Cooling {
     pub(super) fn leave(&self, now: Instant) -> Leave {
-        match self.pace.as_ref().map(|pace| pace.free_at(now)) {
-            Some(free) if free > now => self.rested(now).and(Leave::NotBefore(free)),
+        match self.held_until(now) {
+            free if free > now => self.rested(now).and(Leave::NotBefore(free)),
             _ => self.rested(now),
         }
     }
@@ -243,6 +243,11 @@ impl Cooling {
     /// Whether it serves, or rests for its pace alone.
     pub(super) fn is_in_service(&self, now: Instant) -> bool {
         self.rested(now) == Leave::Free || self.interval().is_some()
+    }
+
+    /// Until when its pace holds it back. Who is parked until then must be told when that comes sooner.
+    pub(super) fn held_until(&self, now: Instant) -> Instant {
+        self.pace.as_ref().map_or(now, |pace| pace.free_at(now))
     }
 
     /// The distance kept between attempts.
