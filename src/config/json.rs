@@ -23,7 +23,7 @@ pub(super) fn parse(text: &str, source: &Arc<Source>, problems: &mut Vec<Problem
             problems.push(place.problem(format!("expected an object, found {}", value.kind())));
         }
         Err(error) => {
-            let position = Position { line: error.line(), column: error.column() };
+            let position = position(text, error.line(), error.column());
             // The visitor accepts every value, so the error is serde_json's own and quotes nothing of the text.
             let reason = error.to_string();
             let reason = reason.split(" at line ").next().unwrap_or_default();
@@ -32,6 +32,12 @@ pub(super) fn parse(text: &str, source: &Arc<Source>, problems: &mut Vec<Problem
         }
     }
     None
+}
+
+/// The character that has the byte `column` of its line, counted from 1; serde_json says 0 where a line begins.
+fn position(text: &str, line: usize, column: usize) -> Position {
+    let before = text.split('\n').nth(line.saturating_sub(1)).unwrap_or_default().char_indices();
+    Position { line, column: before.take_while(|(at, _)| *at < column).count().max(1) }
 }
 
 /// Reads one value. serde_json alone would keep the last of two equal names and say nothing.
@@ -150,6 +156,10 @@ mod tests {
         let second_line = problems("{\n  \"apiKeys\": [\"sk-canary\" \"sk-canary\"]}");
         assert_eq!(second_line[0].position.map(|position| position.line), Some(2));
         assert!(!format!("{second_line:?}").contains("canary"), "{second_line:?}");
+        let after_umlauts = problems("{\"äöü\": x}");
+        assert_eq!(after_umlauts[0].position, Some(Position { line: 1, column: 9 }));
+        let at_the_beginning = problems("{\"a\": 1\n\n");
+        assert_eq!(at_the_beginning[0].position, Some(Position { line: 3, column: 1 }));
         for text in ["", "[]", "{} {}", "{\"a\": sk-canary}", "\"sk-canary\"", "{\"a\": 1e999}"] {
             let problems = problems(text);
             assert_eq!(problems.len(), 1, "{text}");

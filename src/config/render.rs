@@ -49,7 +49,8 @@ pub(super) fn render(config: &Config) -> String {
 
     text.section("[keys]");
     text.string("rotation_strategy", pool.strategy.as_str());
-    text.plain("unhealthy_penalty", pool.unhealthy_penalty);
+    // With an exponent where it is large: a whole number of so many digits could not be read.
+    text.plain("unhealthy_penalty", format_args!("{:?}", pool.unhealthy_penalty));
     text.plain("others_step_in", pool.others_step_in);
 
     text.section("[clients]");

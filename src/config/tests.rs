@@ -265,6 +265,13 @@ fn what_is_rendered_shows_ids_and_can_be_read() {
 }
 
 #[test]
+fn a_large_number_is_rendered_as_it_can_be_read() {
+    let rendered = toml("[keys]\nunhealthy_penalty = 1e300\n").render();
+    let read: ::toml::Table = rendered.parse().unwrap();
+    assert_eq!(read["keys"]["unhealthy_penalty"].as_float(), Some(1e300), "{rendered}");
+}
+
+#[test]
 fn a_secret_is_never_told() {
     let bad = format!("{CANARY} {CANARY}");
     let url = format!("https://:{CANARY}@host");

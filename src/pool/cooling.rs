@@ -67,7 +67,7 @@ impl Reason {
 }
 
 /// However long an upstream asks us to stay away, a day later we ask again.
-const LONGEST_NAMED: Duration = Duration::from_secs(24 * 60 * 60);
+pub(super) const LONGEST_NAMED: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The rest of one key, or of one key for one model.
 #[derive(Debug, Clone, Default)]
@@ -130,8 +130,8 @@ impl Leave {
 
 impl Cooling {
     pub(super) fn leave(&self, now: Instant) -> Leave {
-        match self.pace.as_ref().map(|pace| pace.free_at(now)) {
-            Some(free) if free > now => self.rested(now).and(Leave::NotBefore(free)),
+        match self.held_until(now) {
+            free if free > now => self.rested(now).and(Leave::NotBefore(free)),
             _ => self.rested(now),
         }
     }
@@ -170,7 +170,7 @@ impl Cooling {
         named: Option<Duration>,
     ) -> bool {
         // "Come back at once" after a refusal is no answer.
-        let named = named.filter(|wait| !wait.is_zero());
+        let named = named.filter(|wait| !wait.is_zero()).map(|wait| wait.min(LONGEST_NAMED));
         if let Some(wait) = named.filter(|_| reason == Reason::RateLimited) {
             match &mut self.pace {
                 Some(pace) => pace.refused(now, started, wait),
@@ -186,7 +186,7 @@ impl Cooling {
         }
         let (first, longest) = reason.bounds();
         let guess = || first.saturating_mul(2_u32.saturating_pow(self.strikes - 1)).min(longest);
-        let until = now + named.map_or_else(guess, |named| named.min(LONGEST_NAMED));
+        let until = now + named.unwrap_or_else(guess);
         // A provider's word on when a limit resets is taken; everything else comes back by a probe.
         self.probe = match (reason, named, self.probe) {
             // Of a probe that is out nobody else knows how it ends.
@@ -194,8 +194,12 @@ impl Cooling {
             (Reason::RateLimited, Some(_), Probe::NotNeeded) => Probe::NotNeeded,
             _ => Probe::Due,
         };
-        match self.rest {
-            Some(rest) if rest.until >= until && rest.until > now => false,
+        match &mut self.rest {
+            Some(rest) if rest.until >= until && rest.until > now => {
+                // It stands for this word as well, and what was sent before can't contradict it.
+                rest.since = now;
+                false
+            }
             _ => {
                 self.rest = Some(Rest { since: now, until, reason });
                 !known
@@ -247,6 +251,11 @@ impl Cooling {
         self.rested(now) == Leave::Free || self.interval().is_some()
     }
 
+    /// Until when its pace holds it back. Who is parked until then must be told when that comes sooner.
+    pub(super) fn held_until(&self, now: Instant) -> Instant {
+        self.pace.as_ref().map_or(now, |pace| pace.free_at(now))
+    }
+
     /// The distance kept between attempts.
     pub(super) fn interval(&self) -> Option<Duration> {
         self.pace.as_ref()?.interval()
@@ -267,11 +276,16 @@ impl Cooling {
 
     /// Ends a rest that has this reason. True if there was one.
     pub(super) fn lift(&mut self, reason: Reason) -> bool {
-        let lifted = self.rest.is_some_and(|rest| rest.reason == reason);
+        let lifted = self.is_for(reason);
         if lifted {
             self.end();
         }
         lifted
+    }
+
+    /// Whether there is a rest for this reason.
+    pub(super) fn is_for(&self, reason: Reason) -> bool {
+        self.rest.is_some_and(|rest| rest.reason == reason)
     }
 }
 
@@ -298,6 +312,15 @@ mod tests {
             at += SECOND * seconds;
             assert_eq!(cooling.leave(at), Leave::Probe);
         }
+    }
+
+    #[test]
+    fn whatever_an_upstream_names_a_day_later_we_ask_again() {
+        let now = Clock::system().now().mono;
+        let mut cooling = Cooling::default();
+        cooling.begin(now, now, Reason::RateLimited, Some(Duration::MAX));
+        assert_eq!(cooling.leave(now), Leave::NotBefore(now + LONGEST_NAMED));
+        assert_eq!(cooling.leave(now + LONGEST_NAMED), Leave::Free);
     }
 
     #[test]
@@ -329,6 +352,18 @@ mod tests {
         let back = now + SECOND * 31;
         assert!(cooling.succeeded(back, back));
         assert_eq!(cooling.leave(now + SECOND * 2), Leave::Free);
+    }
+
+    #[test]
+    fn a_success_sent_before_a_refusal_does_not_end_the_longer_rest_that_stands_for_it() {
+        let now = Clock::system().now().mono;
+        let mut cooling = Cooling::default();
+        cooling.begin(now, now, Reason::Failing, None);
+        // Another entry of the credential goes on meanwhile.
+        let (sent, refused) = (now + SECOND / 10, now + SECOND / 5);
+        assert!(!cooling.begin(refused, sent, Reason::RateLimited, Some(SECOND / 2)));
+        assert!(!cooling.succeeded(now + SECOND / 4, sent));
+        assert_eq!(cooling.leave(now + SECOND / 4), Leave::NotBefore(now + SECOND));
     }
 
     #[test]

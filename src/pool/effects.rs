@@ -36,11 +36,13 @@ impl Pool {
         ticket.key_probe = false;
         for twin in family(&self.slots, ticket.slot) {
             let slot = &mut self.slots[twin as usize];
+            let held = slot.cooling.held_until(now);
             let recovered = slot.cooling.succeeded(now, ticket.started);
             if recovered {
                 effects.transitions.push(Transition::Recovered { key: Arc::clone(&slot.key) });
             }
-            if slot.cooling.probe_back(ticket.id) || recovered {
+            let sooner = slot.cooling.held_until(now) < held;
+            if slot.cooling.probe_back(ticket.id) || recovered || sooner {
                 self.tell(twin, effects);
             }
         }
@@ -56,8 +58,12 @@ impl Pool {
             let rotation = &mut self.rotations[at as usize].rotation;
             let Some(member) = rotation.member_of(twin) else { continue };
             let Some(cooling) = rotation.members[member as usize].cooling.as_deref_mut() else { continue };
-            let recovered = cooling.succeeded(now, ticket.started);
-            if cooling.probe_back(ticket.id) || recovered {
+            // That a model is missing was said of one entry: another's success says nothing of it.
+            let of_another = twin != ticket.slot && cooling.is_for(Reason::ModelUnavailable);
+            let held = cooling.held_until(now);
+            let recovered = !of_another && cooling.succeeded(now, ticket.started);
+            let sooner = cooling.held_until(now) < held;
+            if cooling.probe_back(ticket.id) || recovered || sooner {
                 self.tell(twin, effects);
             }
         }
@@ -83,8 +89,12 @@ impl Pool {
     ) {
         for twin in family(&self.slots, ticket.slot) {
             let slot = &mut self.slots[twin as usize];
+            let held = slot.cooling.held_until(now);
             if slot.cooling.begin(now, ticket.started, reason, named) {
                 effects.transitions.extend(slot.resting(now));
+            }
+            if slot.cooling.held_until(now) < held {
+                self.tell(twin, effects);
             }
         }
     }
@@ -105,13 +115,18 @@ impl Pool {
             let order = &mut self.rotations[at as usize];
             let Some(member) = order.rotation.member_of(slot) else { continue };
             let cooling = order.rotation.members[member as usize].cooling.get_or_insert_default();
+            let held = cooling.held_until(now);
             let began = cooling.begin(now, ticket.started, reason, named);
+            let sooner = cooling.held_until(now) < held;
             if let Some((reason, until)) = cooling.current(now) {
                 if began {
                     let (key, model) = (Arc::clone(&self.slots[slot as usize].key), Some(Box::from(model)));
                     effects.transitions.push(Transition::Resting { key, model, reason, until });
                 }
                 order.marked_until = order.marked_until.map(|marked| marked.max(until));
+            }
+            if sooner {
+                self.tell(slot, effects);
             }
         }
     }

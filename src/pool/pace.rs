@@ -11,6 +11,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::cooling::LONGEST_NAMED;
+
 /// A named wait up to this long is that of a rate, a longer one that of a window.
 const RATE_WAIT: Duration = Duration::from_secs(2);
 /// So few that passed between two refusals: a rate after all, and a slow one.
@@ -71,8 +73,12 @@ impl Pace {
         let told = self.granted.filter(|granted| *granted < started);
         let told = told.map_or(wait, |granted| next.saturating_duration_since(granted));
         if self.interval.is_some() || wait <= RATE_WAIT || self.passed <= NEXT_TO_NOTHING {
-            let wider = self.interval.map(|interval| interval.mul_f64(RETREAT));
-            self.interval = Some(wider.map_or(told, |wider| wider.max(told.min(wider.mul_f64(2.0)))));
+            // Where nothing passed since the last refusal it was not the distance that was too short: whoever is told to
+            // wait, and is refused again and again, is as far apart as ever.
+            let retreat = if self.passed > 0 { RETREAT } else { 1.0 };
+            let wider = self.interval.map(|interval| interval.mul_f64(retreat));
+            let wider = wider.map_or(told, |wider| wider.max(told.min(wider.mul_f64(2.0))));
+            self.interval = Some(wider.min(LONGEST_NAMED));
             self.step = (self.step * CALM).max(LAST_STEP);
         }
         self.next = next;
@@ -197,6 +203,19 @@ mod tests {
             assert!(f64::from(passed) >= possible * 0.97, "{per_second}: {passed} of {possible}");
             assert!(f64::from(refused) <= possible * 0.02, "{per_second}: {refused} refused of {possible}");
         }
+    }
+
+    #[test]
+    fn refusals_in_a_row_do_not_widen_the_distance() {
+        let mut at = Clock::system().now().mono;
+        let wait = Duration::from_secs(1);
+        let mut pace = Pace::new(at, wait);
+        for _ in 0..2000 {
+            at += wait;
+            pace.granted(at);
+            pace.refused(at, at, wait);
+        }
+        assert_eq!(pace.interval(), Some(wait));
     }
 
     #[test]

@@ -111,6 +111,21 @@ fn a_rest_for_one_model_leaves_the_others_alone() {
 }
 
 #[test]
+fn a_model_that_one_entry_misses_is_not_brought_back_by_another_of_the_same_credential() {
+    let entry = |path: &str| Entry::new("same").at(&format!("https://one.test/{path}")).models(&["m1"]);
+    let mut bench = Bench::new(vec![entry("without"), entry("with")]);
+    bench.model = Some("m1");
+    let _ = bench.hit(0, for_model(Reason::ModelUnavailable, 300));
+    bench.now += SECOND;
+    assert_eq!(bench.shares(10), [0, 10]);
+    // What is said of the credential is another matter.
+    let _ = bench.hit(1, for_model(Reason::RateLimited, 400));
+    bench.now += SECOND * 400;
+    let _ = bench.hit(1, Outcome::Good);
+    assert_eq!(bench.shares(10), [5, 5]);
+}
+
+#[test]
 fn rests_for_more_models_than_are_remembered_give_up_the_soonest_to_end() {
     let names: Vec<&'static str> = (0..400).map(|n| &*format!("m{n}").leak()).collect();
     let mut bench = Bench::new(vec![Entry::new("a").models(&["m*"]), Entry::new("b").models(&["m*"])]);

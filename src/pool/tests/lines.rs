@@ -52,6 +52,38 @@ fn a_rest_and_a_rate_are_waited_out_together() {
 }
 
 #[test]
+fn a_key_whose_pace_is_forgotten_is_free_at_once() {
+    let mut bench = Bench::new(vec![Entry::new("a")]);
+    for outcome in [limited(1), Outcome::Good] {
+        bench.serve(outcome);
+        bench.now += SECOND;
+    }
+    let (_, long) = bench.take();
+    bench.now += SECOND * 600;
+    let (_, _out) = bench.take();
+    assert!(bench.acquire().unwrap_err().free_at > Some(bench.now), "the distance is kept");
+    let _ = bench.settle(long, Outcome::Good);
+    let _free = bench.take();
+}
+
+#[test]
+fn a_refusal_that_names_an_earlier_moment_than_the_pace_is_taken_at_its_word() {
+    let mut bench = Bench::new(vec![Entry::new("a")]);
+    bench.serve(limited(2));
+    bench.now += SECOND * 2;
+    let (_, one) = bench.take();
+    bench.now += SECOND * 2;
+    let (_, _two) = bench.take();
+    let arrival = bench.pool.arrive();
+    assert_eq!(bench.ask(arrival).unwrap_err().free_at, Some(bench.now + SECOND * 2));
+    bench.join(arrival).unwrap();
+    assert_eq!(bench.settle(one, limited(1)).wake, [arrival]);
+    assert_eq!(bench.ask(arrival).unwrap_err().free_at, Some(bench.now + SECOND));
+    bench.now += SECOND;
+    assert!(bench.ask(arrival).is_ok());
+}
+
+#[test]
 fn who_came_first_is_served_first_even_when_it_comes_back() {
     let mut bench = Bench::new(vec![Entry::new("a").at_once(1)]);
     let early = bench.pool.arrive();

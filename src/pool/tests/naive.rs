@@ -239,7 +239,9 @@ impl World {
         for twin in self.family(out.key) {
             let by_model = out.model.and_then(|model| self.for_model.get_mut(&(out.set.clone(), model)));
             if let Some(cooling) = by_model.and_then(|by| by.get_mut(&twin)) {
-                cooling.succeeded(self.now, out.started);
+                if twin == out.key || !cooling.is_for(Reason::ModelUnavailable) {
+                    cooling.succeeded(self.now, out.started);
+                }
                 cooling.probe_back(out.id);
             }
         }
