@@ -128,6 +128,22 @@ async fn no_more_than_max_waiting_wait() {
 }
 
 #[tokio::test]
+async fn a_full_key_is_waited_for_though_another_rests_for_longer_than_anyone_waits() {
+    let _clock = StillClock::stop();
+    let (upstream, gate) = (Upstream::start().await, Gate::new());
+    upstream.key("sk-rests").answers([Answer::rate_limited(SECOND * 60)]);
+    upstream.key("sk-full").answers([Answer::api().after(&gate), Answer::api()]);
+    let keys = ["key = \"sk-rests\"", "key = \"sk-full\"\nmax_in_flight = 1"];
+    let proxy = Proxy::start(&in_turn_with(&upstream, &keys, "")).await;
+    let first = send(&proxy, "gpt-4o");
+    upstream.wait_for(|up| up.total_calls() == 2).await;
+    let second = send(&proxy, "gpt-4o");
+    proxy.until_waiting(1).await;
+    gate.open();
+    assert_eq!((ended(first).await.status, ended(second).await.status), (200, 200));
+}
+
+#[tokio::test]
 async fn a_waiting_client_that_leaves_gives_up_its_place() {
     let _clock = StillClock::stop();
     let (upstream, proxy, gate) = one_at_a_time("max_waiting = 2").await;

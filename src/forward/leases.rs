@@ -210,14 +210,20 @@ impl Inner {
         let why = match exhausted.why {
             Why::NoKeyForModel => NoLeaseWhy::NoKeyForModel,
             // Without a known moment something may still come free: a probe, a full key.
-            _ if now >= patience || exhausted.free_at.is_some_and(|at| at > patience) => NoLeaseWhy::NoneFree,
+            _ if now >= patience
+                || !exhausted.sooner && exhausted.free_at.is_some_and(|at| at > patience) =>
+            {
+                NoLeaseWhy::NoneFree
+            }
             _ => match self.pool.join(want) {
                 Ok(()) => return None,
                 Err(_) => NoLeaseWhy::LineFull,
             },
         };
         let causes = self.pool.causes(now, want);
-        let free_in = exhausted.free_at.map(|at| at.saturating_duration_since(now));
+        // Where one may come sooner, the first moment is not known.
+        let free_at = exhausted.free_at.filter(|_| !exhausted.sooner);
+        let free_in = free_at.map(|at| at.saturating_duration_since(now));
         Some(NoLease { why, free_in, causes })
     }
 }

@@ -134,17 +134,19 @@ impl Pool {
     /// [`Exhausted`]: no key serves the model, others came first, or none is free; and when to ask again.
     pub fn acquire(&mut self, now: Instant, want: &Want<'_>) -> Result<Grant, Exhausted> {
         let Some((set, named)) = self.routing.find(want.model) else {
-            return Err(Exhausted { why: Why::NoKeyForModel, free_at: None });
+            return Err(Exhausted { why: Why::NoKeyForModel, free_at: None, sooner: false });
         };
         let at = self.rotation_of(set, want.model);
         if let Some(ahead) = self.lines.ahead(at, want.arrival) {
             let free_at = self.free_at(at, now, ahead);
-            return Err(Exhausted { why: Why::InLine, free_at });
+            let sooner = self.rotations[at as usize].rotation.awaits();
+            return Err(Exhausted { why: Why::InLine, free_at, sooner });
         }
         if let Some(grant) = self.pick(set, at, now, want) {
             return Ok(grant);
         }
         let mut free_at = self.free_at(at, now, 0);
+        let mut sooner = self.rotations[at as usize].rotation.awaits();
         if let Some(others) = self.routing.others().filter(|_| named && self.settings.others_step_in) {
             let at = self.rotation_of(others, want.model);
             // They step in with what they have to spare: nothing, while anyone waits for them.
@@ -156,8 +158,9 @@ impl Pool {
             }
             let theirs = self.free_at(at, now, ahead);
             free_at = free_at.into_iter().chain(theirs).min();
+            sooner |= self.rotations[at as usize].rotation.awaits();
         }
-        Err(Exhausted { why: Why::NoneFree, free_at })
+        Err(Exhausted { why: Why::NoneFree, free_at, sooner })
     }
 
     /// Joins the line for a key; joining again keeps the place. To be called at once when [`Pool::acquire`] has

@@ -111,6 +111,8 @@ pub struct Exhausted {
     pub why: Why,
     /// When the first turn comes that is not promised to those who wait. `None`: unknown.
     pub free_at: Option<Instant>,
+    /// Whether one may come sooner, when a full key or a trial gives its place back.
+    pub sooner: bool,
 }
 
 /// What stands in the way of a key.

@@ -37,6 +37,8 @@ pub(super) struct Rotation {
     next_moment: Option<Instant>,
     /// How many are on trial.
     on_trial: usize,
+    /// How many are parked until told: each may have a turn at any moment.
+    told: usize,
     /// The last trial: when, and after how many turns.
     last_trial: Option<(Instant, u64)>,
 }
@@ -277,6 +279,7 @@ impl Rotation {
 
     /// It can't have a turn until then.
     pub(super) fn park(&mut self, member: u32, until: Until) {
+        self.told += usize::from(until == Until::Told);
         let this = &mut self.members[member as usize];
         this.place = Place::Parked(until);
         if let Until::Moment(at) = until {
@@ -298,7 +301,7 @@ impl Rotation {
             Place::Parked(Until::Moment(at)) => {
                 lane.parked.remove(&(at, member));
             }
-            Place::Parked(Until::Told) => {}
+            Place::Parked(Until::Told) => self.told -= 1,
         }
         self.enter(member);
     }
@@ -311,10 +314,19 @@ impl Rotation {
     /// Moves a parked member to another moment.
     pub(super) fn repark(&mut self, member: u32, until: Until) {
         let Member { lane, place, .. } = self.members[member as usize];
-        if let Place::Parked(Until::Moment(at)) = place {
-            self.lanes[lane as usize].parked.remove(&(at, member));
+        match place {
+            Place::Parked(Until::Moment(at)) => {
+                self.lanes[lane as usize].parked.remove(&(at, member));
+            }
+            Place::Parked(Until::Told) => self.told -= 1,
+            Place::Ready | Place::Trial => {}
         }
         self.park(member, until);
+    }
+
+    /// Whether a member may have a turn at a moment that nobody knows.
+    pub(super) fn awaits(&self) -> bool {
+        self.told > 0
     }
 
     fn enter(&mut self, member: u32) {
@@ -366,6 +378,7 @@ impl Rotation {
             assert!(member.deadline.is_finite());
         }
         assert_eq!(self.lanes.iter().map(count).sum::<usize>() + told, self.members.len());
+        assert_eq!(told, self.told);
         assert_eq!(self.lanes.iter().map(|lane| lane.trial.len()).sum::<usize>(), self.on_trial);
         assert_eq!(self.order.len(), self.lanes.iter().filter(|lane| !lane.ready.is_empty()).count());
         assert!(self.lanes.iter().all(|lane| lane.listed == lane.ready.peek().map(|turn| turn.deadline)));

@@ -32,7 +32,10 @@ fn keys_that_name_a_model_come_first_and_others_serve_what_no_key_names() {
 fn what_no_key_serves_is_said_at_once() {
     let mut bench = Bench::new(vec![Entry::new("a").models(&["gpt-4"])]);
     bench.model = Some("llama");
-    assert_eq!(bench.acquire().unwrap_err(), Exhausted { why: Why::NoKeyForModel, free_at: None });
+    assert_eq!(
+        bench.acquire().unwrap_err(),
+        Exhausted { why: Why::NoKeyForModel, free_at: None, sooner: false }
+    );
     let mut bench = Bench::new(Vec::new());
     assert_eq!(bench.acquire().unwrap_err().why, Why::NoKeyForModel);
 }
@@ -58,7 +61,10 @@ fn others_step_in_for_a_named_model_only_where_that_is_wished() {
             assert_eq!(bench.shares(4), [0, 4]);
         } else {
             let free_at = Some(bench.now + SECOND * 9);
-            assert_eq!(bench.acquire().unwrap_err(), Exhausted { why: Why::NoneFree, free_at });
+            assert_eq!(
+                bench.acquire().unwrap_err(),
+                Exhausted { why: Why::NoneFree, free_at, sooner: false }
+            );
         }
     }
 }

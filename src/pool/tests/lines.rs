@@ -28,7 +28,7 @@ fn entries_of_one_credential_share_limits_and_faults() {
 fn a_key_serves_no_more_at_once_than_it_may() {
     let mut bench = Bench::new(vec![Entry::new("a").at_once(2), Entry::new("b").at_once(1)]);
     let mut out: Vec<_> = (0..3).map(|_| bench.take()).collect();
-    assert_eq!(bench.acquire().unwrap_err(), Exhausted { why: Why::NoneFree, free_at: None });
+    assert_eq!(bench.acquire().unwrap_err(), Exhausted { why: Why::NoneFree, free_at: None, sooner: true });
     let (key, ticket) = out.remove(1);
     let _ = bench.settle(ticket, Outcome::Abandoned);
     assert_eq!(bench.take().0, key);
