@@ -1,0 +1,685 @@
+//! What a caller can know of a pool, and what it may expect.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use key_cycle_proxy::{
+    clock::Clock,
+    pool::{
+        Arrival, Effects, Exhausted, Grant, HostView, KeyView, LineFull, Outcome, Pool, Reason, Settings,
+        Snapshot, State, Ticket, Transition, Want, Why,
+    },
+    rate::Gcra,
+    types::{BaseUrl, Key, KeyIdentity, Origin, PoolName, Secret},
+};
+
+use crate::input::{MANY, MODELS, Op, Refused, Script};
+
+/// However long an upstream asks to stay away, a day later it is asked again.
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const NANOSECOND: Duration = Duration::from_nanos(1);
+/// Rests for so many models are kept at least; then those that are soonest over make room.
+const MODELS_REMEMBERED: usize = 100;
+/// Requests without a model go there, if a key does.
+const HOME: &str = "https://two.test";
+
+pub struct World {
+    pool: Pool,
+    settings: Settings,
+    now: Instant,
+    keys: Vec<Known>,
+    hosts: Vec<Host>,
+    out: Vec<Out>,
+    waiting: BTreeMap<Arrival, Waiter>,
+    /// Models that some key was refused.
+    refused_models: BTreeSet<&'static str>,
+    requests: usize,
+    grants: u64,
+}
+
+/// What is known of a key.
+struct Known {
+    key: Arc<Key>,
+    host: usize,
+    /// The first key with the same secret on the same host.
+    credential: usize,
+    gcra: Gcra,
+    out: u32,
+    used: u64,
+    /// The end of a rest that a refusal named.
+    named: Option<Instant>,
+    /// The same for one model.
+    named_for: HashMap<&'static str, Instant>,
+    /// The grant that is to show whether it is well again.
+    probe: Option<u64>,
+    /// Whether a refusal has taught it to keep a distance between its requests.
+    paced: bool,
+    /// Whether it was refused for one model alone: such rests are not seen from outside.
+    refused_for_model: bool,
+}
+
+struct Host {
+    origin: Origin,
+    shut_until: Option<Instant>,
+    probe: Option<u64>,
+}
+
+/// An attempt that is out.
+struct Out {
+    ticket: Ticket,
+    id: u64,
+    key: usize,
+    request: Request,
+    /// Whether something may be waiting for its end to know how a key or a host is.
+    may_prove: bool,
+}
+
+#[derive(Clone)]
+struct Request {
+    arrival: Arrival,
+    model: Option<&'static str>,
+    purpose: &'static str,
+    tried: Vec<KeyIdentity>,
+    failed_hosts: Vec<Origin>,
+}
+
+impl Request {
+    fn want(&self) -> Want<'_> {
+        let Self { arrival, model, purpose, tried, failed_hosts } = self;
+        Want { arrival: *arrival, model: *model, purpose, tried, failed_hosts }
+    }
+}
+
+/// Somebody in line.
+struct Waiter {
+    request: Request,
+    sleep: Sleep,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sleep {
+    /// It was woken and will ask.
+    Awake,
+    /// Who is first in line watches the clock, too.
+    Until(Option<Instant>),
+}
+
+impl World {
+    pub fn new(script: &Script) -> Self {
+        let entries = script.entries.iter().map(|entry| {
+            let secret = Secret::new(&format!("sk-{}", entry.secret)).expect("a word is a credential");
+            (secret, entry.settings.clone())
+        });
+        let keys: Vec<Arc<Key>> =
+            Key::pool(&PoolName::default(), entries.collect()).into_iter().map(Arc::new).collect();
+        let home = BaseUrl::parse(HOME).expect("it is a base URL");
+        let rng = fastrand::Rng::with_seed(script.seed.into());
+        let pool = Pool::new(script.settings.clone(), keys.clone(), home.origin(), rng);
+        let mut hosts: Vec<Host> = Vec::new();
+        let mut known: Vec<Known> = Vec::new();
+        for key in keys {
+            let origin = key.settings().base.origin();
+            let host = hosts.iter().position(|host| host.origin == *origin).unwrap_or_else(|| {
+                hosts.push(Host { origin: origin.clone(), shut_until: None, probe: None });
+                hosts.len() - 1
+            });
+            let same = |other: &Known| other.host == host && other.key.fingerprint() == key.fingerprint();
+            let credential = known.iter().position(same).unwrap_or(known.len());
+            known.push(Known {
+                key,
+                host,
+                credential,
+                gcra: Gcra::default(),
+                out: 0,
+                used: 0,
+                named: None,
+                named_for: HashMap::new(),
+                probe: None,
+                paced: false,
+                refused_for_model: false,
+            });
+        }
+        assert_eq!(pool.keys(), known.len());
+        Self {
+            pool,
+            settings: script.settings.clone(),
+            now: Clock::system().now().mono + DAY,
+            keys: known,
+            hosts,
+            out: Vec::new(),
+            waiting: BTreeMap::new(),
+            refused_models: BTreeSet::new(),
+            requests: 0,
+            grants: 0,
+        }
+    }
+
+    /// How often a key was asked for.
+    pub fn requests(&self) -> usize {
+        self.requests
+    }
+
+    pub fn apply(&mut self, op: &Op) {
+        match *op {
+            Op::Ask { model, purpose, refused } => {
+                let request = self.arrive(model, purpose);
+                self.ask_or(&request, refused);
+            }
+            Op::Heard { which, after } => self.heard(which, after),
+            Op::Settle { which, outcome, again } => {
+                let request = self.settle(which, outcome);
+                if let Some((request, refused)) = request.zip(again) {
+                    self.ask_or(&request, refused);
+                }
+            }
+            Op::Leave { which } => {
+                if let Some(nth) = usize::from(which).checked_rem(self.waiting.len()) {
+                    let arrival = *self.waiting.keys().nth(nth).expect("so many wait");
+                    self.leave(arrival);
+                }
+            }
+            Op::Wake => {
+                self.let_them_ask();
+                self.disturb_the_first();
+            }
+            Op::Advance(by) => self.advance_to(self.now + by.min(DAY * 30)),
+            Op::AdvanceToNext => {
+                if let Some(next) = self.next_moment() {
+                    self.advance_to(next);
+                }
+            }
+            Op::Lift { key, reason } => self.lift(key, reason),
+            Op::Run { model, outcome, times } => {
+                for _ in 0..times {
+                    if !self.serve(model, outcome) {
+                        break;
+                    }
+                }
+            }
+            Op::Many { first, outcome, times } => {
+                for model in MANY.iter().cycle().skip(first).take(times.into()) {
+                    if !self.serve(Some(model), outcome) {
+                        break;
+                    }
+                }
+            }
+        }
+        self.check();
+    }
+
+    /// Ends the story: every attempt ends, and everybody who waits is served.
+    pub fn finish(&mut self) {
+        while !self.out.is_empty() {
+            self.settle(0, Outcome::Abandoned);
+            self.check();
+        }
+        // Each is served or told a later moment; no more than some rests and paces can put it off.
+        for _ in 0..10_000 {
+            self.let_them_ask();
+            while !self.out.is_empty() {
+                self.settle(0, Outcome::Good);
+            }
+            self.check();
+            if self.waiting.values().any(|waiter| waiter.sleep == Sleep::Awake) {
+                continue;
+            }
+            match self.next_moment() {
+                Some(next) => self.advance_to(next),
+                None => break,
+            }
+        }
+        assert_eq!(self.waiting.len(), 0, "somebody is never served");
+        self.expect_recovery();
+    }
+
+    fn arrive(&mut self, model: Option<&'static str>, purpose: &'static str) -> Request {
+        let arrival = self.pool.arrive();
+        Request { arrival, model, purpose, tried: Vec::new(), failed_hosts: Vec::new() }
+    }
+
+    /// Asks for a key. Who gets one leaves the line.
+    fn ask(&mut self, request: &Request) -> Result<(), Exhausted> {
+        self.requests += 1;
+        let before = self.pool.snapshot(self.now);
+        match self.pool.acquire(self.now, &request.want()) {
+            Ok(grant) => {
+                self.granted(request, grant, &before);
+                self.leave(request.arrival);
+                Ok(())
+            }
+            Err(exhausted) => {
+                self.expect_refusal(request, exhausted, &before);
+                Err(exhausted)
+            }
+        }
+    }
+
+    fn ask_or(&mut self, request: &Request, refused: Refused) {
+        let Err(exhausted) = self.ask(request) else { return };
+        match refused {
+            Refused::GivesUp => {}
+            Refused::Waits => self.wait(request, exhausted),
+            Refused::ComesBack => self.come_back(request, exhausted),
+        }
+    }
+
+    fn wait(&mut self, request: &Request, exhausted: Exhausted) {
+        let joined = self.pool.join(&request.want());
+        if exhausted.why == Why::NoKeyForModel {
+            return;
+        }
+        let most = self.settings.max_waiting.get();
+        let full = !self.waiting.contains_key(&request.arrival) && self.waiting.len() >= most;
+        assert_eq!(joined, if full { Err(LineFull) } else { Ok(()) });
+        if joined.is_ok() {
+            let sleep = Sleep::Until(exhausted.free_at.filter(|_| exhausted.why == Why::NoneFree));
+            self.waiting.insert(request.arrival, Waiter { request: request.clone(), sleep });
+        }
+    }
+
+    /// It asks again at the moment that it was told. Where nothing else can happen, that moment is the first.
+    fn come_back(&mut self, request: &Request, exhausted: Exhausted) {
+        let Some(at) = exhausted.free_at.filter(|_| exhausted.why == Why::NoneFree) else { return };
+        let promised = self.waiting.is_empty() && !self.out.iter().any(|out| out.may_prove);
+        if promised {
+            self.advance_to(at - NANOSECOND);
+            assert!(self.ask(request).is_err(), "it was free before the moment named");
+        }
+        self.advance_to(at);
+        let came = self.ask(request);
+        assert!(!promised || came.is_ok(), "the moment named was none: {came:?}");
+    }
+
+    fn leave(&mut self, arrival: Arrival) {
+        let next = self.pool.leave(arrival);
+        let waited = self.waiting.remove(&arrival).is_some();
+        assert!(waited || next.is_none(), "who left was not in line");
+        self.woken(next);
+    }
+
+    /// Those who were woken ask, who came first before the others, until nobody is awake.
+    fn let_them_ask(&mut self) {
+        while let Some(waiter) = self.waiting.values().find(|waiter| waiter.sleep == Sleep::Awake) {
+            let request = waiter.request.clone();
+            if let Err(exhausted) = self.ask(&request) {
+                self.wait(&request, exhausted);
+                // Those who would be told the present moment again have to be let pass first.
+                if exhausted.free_at == Some(self.now) && exhausted.why == Why::NoneFree {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Who came first asks though nobody woke it: it must not have been worth its while.
+    fn disturb_the_first(&mut self) {
+        // Keys that step in wake one line, which wakes the next by leaving; that one may sleep until then.
+        let first = self.waiting.values().next().filter(|_| !self.settings.others_step_in);
+        let Some(Waiter { request, sleep: Sleep::Until(told) }) = first else { return };
+        let (request, told) = (request.clone(), *told);
+        let Err(exhausted) = self.ask(&request) else { panic!("it slept though a key is free") };
+        let sooner = exhausted.free_at.is_some_and(|at| told.is_none_or(|told| at < told));
+        assert!(!sooner, "it would have slept too long: until {told:?}, and {exhausted:?}");
+        self.wait(&request, exhausted);
+    }
+
+    fn woken(&mut self, arrivals: impl IntoIterator<Item = Arrival>) {
+        for arrival in arrivals {
+            self.waiting.get_mut(&arrival).expect("only who waits is woken").sleep = Sleep::Awake;
+        }
+    }
+
+    fn advance_to(&mut self, moment: Instant) {
+        self.now = self.now.max(moment);
+        for waiter in self.waiting.values_mut() {
+            if matches!(waiter.sleep, Sleep::Until(Some(at)) if at <= self.now) {
+                waiter.sleep = Sleep::Awake;
+            }
+        }
+    }
+
+    fn next_moment(&self) -> Option<Instant> {
+        let moments = self.waiting.values().filter_map(|waiter| match waiter.sleep {
+            Sleep::Until(at) => at,
+            Sleep::Awake => None,
+        });
+        moments.min()
+    }
+
+    /// A request that waits as long as it must and ends so. False if it can't be served now.
+    fn serve(&mut self, model: Option<&'static str>, outcome: Outcome) -> bool {
+        let request = self.arrive(model, "chat");
+        if let Err(exhausted) = self.ask(&request) {
+            let Some(at) = exhausted.free_at.filter(|_| exhausted.why == Why::NoneFree) else { return false };
+            self.advance_to(at);
+            if self.ask(&request).is_err() {
+                return false;
+            }
+        }
+        self.settle_nth(self.out.len() - 1, outcome);
+        true
+    }
+
+    fn granted(&mut self, request: &Request, grant: Grant, before: &Snapshot) {
+        let Grant { key, ticket } = grant;
+        let number = self.keys.iter().position(|known| known.key == key).expect("a key of the pool");
+        self.expect_grant(request, number, before);
+        self.grants += 1;
+        let (id, host) = (self.grants, self.keys[number].host);
+        let family = self.family(number);
+        let rests = |key: usize| before.keys[key].state != State::Ready;
+        let may_prove = !before.hosts[host].open
+            || family.iter().any(|twin| rests(*twin) || self.keys[*twin].refused_for_model);
+        if !before.hosts[host].open {
+            self.hosts[host].probe = Some(id);
+        }
+        for twin in family {
+            let known = &mut self.keys[twin];
+            if rests(number)
+                && matches!(before.keys[twin].state, State::Resting(_, until) if until <= self.now)
+            {
+                known.probe.get_or_insert(id);
+            }
+            if let Some(rate) = known.key.settings().rate {
+                known.gcra.charge(rate, self.now);
+            }
+        }
+        self.keys[number].out += 1;
+        self.keys[number].used += 1;
+        self.out.push(Out { ticket, id, key: number, request: request.clone(), may_prove });
+    }
+
+    fn heard(&mut self, which: u8, after: Duration) {
+        let Some(nth) = usize::from(which).checked_rem(self.out.len()) else { return };
+        let out = &mut self.out[nth];
+        let effects = self.pool.heard(self.now, &mut out.ticket, after, &out.request.want());
+        out.may_prove = false;
+        let id = out.id;
+        self.no_probe(|probe| probe == id);
+        self.carry_out(effects);
+    }
+
+    /// Takes an attempt back. Its request, with what it has seen.
+    fn settle(&mut self, which: u8, outcome: Outcome) -> Option<Request> {
+        let nth = usize::from(which).checked_rem(self.out.len())?;
+        Some(self.settle_nth(nth, outcome))
+    }
+
+    fn settle_nth(&mut self, nth: usize, outcome: Outcome) -> Request {
+        let Out { ticket, id, key, mut request, .. } = self.out.swap_remove(nth);
+        let effects = self.pool.settle(self.now, ticket, outcome, &request.want());
+        self.no_probe(|probe| probe == id);
+        self.keys[key].out -= 1;
+        match outcome {
+            Outcome::Rest { reason, model_only, named } => {
+                self.note_rest(key, request.model.filter(|_| model_only), reason, named);
+            }
+            Outcome::Unused => {
+                self.keys[key].used -= 1;
+                for twin in self.family(key) {
+                    let known = &mut self.keys[twin];
+                    if let Some(rate) = known.key.settings().rate {
+                        known.gcra.refund(rate);
+                    }
+                }
+            }
+            _ => {}
+        }
+        self.carry_out(effects);
+        let known = &self.keys[key].key;
+        let local = self.pool.failure_is_local(known);
+        if matches!(outcome, Outcome::Failed | Outcome::HostFailed) && !local {
+            request.failed_hosts.push(known.settings().base.origin().clone());
+        }
+        request.tried.push(known.identity());
+        request
+    }
+
+    fn note_rest(
+        &mut self,
+        key: usize,
+        model: Option<&'static str>,
+        reason: Reason,
+        named: Option<Duration>,
+    ) {
+        let named = named.filter(|wait| !wait.is_zero());
+        let end = named.map(|wait| self.now + wait.min(DAY));
+        let mut family = self.family(key);
+        if model.is_some() && reason == Reason::ModelUnavailable {
+            // That is said of this entry: another may have another path.
+            family = vec![key];
+        }
+        self.refused_models.extend(model);
+        let forgetful = self.refused_models.len() > MODELS_REMEMBERED;
+        for twin in family {
+            let known = &mut self.keys[twin];
+            known.paced |= reason == Reason::RateLimited && named.is_some();
+            known.refused_for_model |= model.is_some();
+            let Some(end) = end else { continue };
+            match model {
+                // Such a rest is kept for one set of keys; where others step in, a model has two.
+                Some(_) if self.settings.others_step_in => {}
+                Some(_) if forgetful => {}
+                Some(model) => {
+                    let known = known.named_for.entry(model).or_insert(end);
+                    *known = end.max(*known);
+                }
+                None => known.named = known.named.max(Some(end)),
+            }
+        }
+    }
+
+    fn lift(&mut self, key: u8, reason: Reason) {
+        let Some(key) = usize::from(key).checked_rem(self.keys.len()) else { return };
+        let effects = self.pool.lift(&[self.keys[key].key.identity()], reason);
+        for twin in self.family(key) {
+            // Perhaps of another reason: then it only is not looked at any more.
+            self.keys[twin].named = None;
+            self.keys[twin].named_for.clear();
+        }
+        self.carry_out(effects);
+    }
+
+    fn carry_out(&mut self, effects: Effects) {
+        let Effects { transitions, wake } = effects;
+        let after = self.pool.snapshot(self.now);
+        for transition in transitions {
+            self.expect_transition(&transition, &after);
+            match transition {
+                Transition::Resting { .. } => {}
+                Transition::Recovered { key } => {
+                    let known = self.keys.iter_mut().find(|known| known.key == key);
+                    known.expect("a key of the pool").probe = None;
+                }
+                Transition::HostOpened { host, until } => {
+                    let host = self.hosts.iter_mut().find(|known| known.origin == host);
+                    host.expect("a host of the pool").shut_until = Some(until);
+                }
+                Transition::HostClosed { host } => {
+                    let host = self.hosts.iter_mut().find(|known| known.origin == host);
+                    let host = host.expect("a host of the pool");
+                    (host.shut_until, host.probe) = (None, None);
+                }
+            }
+        }
+        let once: BTreeSet<_> = wake.iter().collect();
+        assert_eq!(once.len(), wake.len(), "woken twice");
+        self.woken(wake);
+    }
+
+    fn no_probe(&mut self, ended: impl Fn(u64) -> bool) {
+        let keys = self.keys.iter_mut().map(|key| &mut key.probe);
+        for probe in keys.chain(self.hosts.iter_mut().map(|host| &mut host.probe)) {
+            *probe = probe.filter(|id| !ended(*id));
+        }
+    }
+
+    /// All entries of the key's credential.
+    fn family(&self, key: usize) -> Vec<usize> {
+        let credential = self.keys[key].credential;
+        (0..self.keys.len()).filter(|other| self.keys[*other].credential == credential).collect()
+    }
+
+    /// The sets that may serve `model`, in the order of preference.
+    fn sets(&self, model: Option<&str>) -> Vec<Vec<usize>> {
+        let keys = |serves: &dyn Fn(&Known) -> bool| -> Vec<usize> {
+            (0..self.keys.len()).filter(|key| serves(&self.keys[*key])).collect()
+        };
+        let Some(model) = model else {
+            let home = self.hosts.iter().position(|host| host.origin.to_string() == HOME).unwrap_or(0);
+            return [keys(&|key| key.host == home)].into_iter().filter(|set| !set.is_empty()).collect();
+        };
+        let named = keys(&|key| key.key.settings().models.names(model));
+        let others = keys(&|key| key.key.settings().models.serves_others());
+        let mut sets = Vec::new();
+        let steps_in = named.is_empty() || self.settings.others_step_in;
+        sets.extend(Some(named).filter(|set| !set.is_empty()));
+        sets.extend(Some(others).filter(|set| steps_in && !set.is_empty()));
+        sets
+    }
+
+    /// Whether it is sure that the key may be asked: what is hidden from a caller counts against that.
+    fn is_surely_free(&self, key: usize, before: &Snapshot) -> bool {
+        let known = &self.keys[key];
+        let settings = known.key.settings();
+        before.keys[key].state == State::Ready
+            && before.hosts[known.host].open
+            && !known.paced
+            && !known.refused_for_model
+            && settings.rate.is_none_or(|rate| known.gcra.free_at(rate, self.now) <= self.now)
+            && settings.max_in_flight.is_none_or(|most| self.in_flight(key) < most.get())
+    }
+
+    /// What the key's credential is serving.
+    fn in_flight(&self, key: usize) -> u32 {
+        self.family(key).iter().map(|twin| self.keys[*twin].out).sum()
+    }
+}
+
+/// What must hold.
+impl World {
+    fn expect_grant(&self, request: &Request, number: usize, before: &Snapshot) {
+        let known = &self.keys[number];
+        let sets = self.sets(request.model);
+        let free = |set: &[usize]| set.iter().any(|key| self.is_surely_free(*key, before));
+        let set = sets.iter().find(|set| set.contains(&number)).expect("it is configured for the model");
+        assert!(sets[0].contains(&number) || !free(&sets[0]), "others stepped in though a named key is free");
+
+        let model = request.model;
+        let earlier = self.waiting.range(..request.arrival).map(|(_, waiter)| waiter.request.model);
+        assert!(!earlier.into_iter().any(|other| other == model), "overtook");
+
+        if let State::Resting(_, until) = before.keys[number].state {
+            assert!(until <= self.now, "it rests");
+            assert_eq!(known.probe, None, "two probes of one key");
+        }
+        assert!(known.named.is_none_or(|end| end <= self.now), "it was told to rest");
+        let forgetful = self.refused_models.len() > MODELS_REMEMBERED;
+        let end = model.filter(|_| !forgetful).and_then(|model| known.named_for.get(model));
+        assert!(end.is_none_or(|end| *end <= self.now), "it was told to rest for this model");
+
+        let host = &self.hosts[known.host];
+        if !before.hosts[known.host].open {
+            assert!(host.shut_until.is_some_and(|until| until <= self.now), "its host is shut");
+            assert_eq!(host.probe, None, "two probes of one host");
+        }
+
+        let settings = known.key.settings();
+        let in_flight = self.in_flight(number);
+        assert!(settings.max_in_flight.is_none_or(|most| in_flight < most.get()), "it is full");
+        let due = settings.rate.is_none_or(|rate| known.gcra.free_at(rate, self.now) <= self.now);
+        assert!(due, "it is over its rate");
+
+        let untried = |key: &usize| !request.tried.contains(&self.keys[*key].key.identity());
+        if !untried(&number) {
+            let better = set.iter().filter(|key| untried(key)).any(|key| self.is_surely_free(*key, before));
+            assert!(!better, "it was tried, and another is free");
+        }
+    }
+
+    fn expect_refusal(&mut self, request: &Request, exhausted: Exhausted, before: &Snapshot) {
+        let Exhausted { why, free_at } = exhausted;
+        let sets = self.sets(request.model);
+        assert_eq!(why == Why::NoKeyForModel, sets.is_empty());
+        assert!(free_at.is_none_or(|at| at >= self.now), "the moment named is past");
+        let causes = self.pool.causes(self.now, &request.want());
+        assert_eq!(causes.keys(), sets.first().map_or(0, Vec::len));
+        match why {
+            Why::NoKeyForModel => assert_eq!(free_at, None),
+            Why::InLine => {
+                assert!(self.waiting.range(..request.arrival).next().is_some(), "nobody is before it");
+            }
+            Why::NoneFree => {
+                // Who steps in has nothing to spare while anybody waits for it.
+                let asked = if self.waiting.is_empty() { &sets[..] } else { &sets[..1] };
+                let mut all = asked.iter().flatten();
+                assert!(!all.any(|key| self.is_surely_free(*key, before)), "refused though a key is free");
+                assert!(free_at.is_some() || !self.out.is_empty(), "nothing is out, and yet no end is known");
+                if asked.len() == sets.len() {
+                    assert_ne!(free_at, Some(self.now), "refused, and free now");
+                    let rated = |key: &usize| self.keys[*key].key.settings().rate.is_some();
+                    let long = free_at.is_some_and(|at| at > self.now + DAY);
+                    assert!(!long || sets.iter().flatten().any(rated), "they rest for more than a day");
+                }
+            }
+        }
+    }
+
+    fn expect_transition(&self, transition: &Transition, after: &Snapshot) {
+        let state = |key: &Key| {
+            let view = after.keys.iter().find(|view| *view.key == *key);
+            view.expect("a key of the pool").state
+        };
+        let open = |origin: &Origin| {
+            let view = after.hosts.iter().find(|view| view.origin == *origin);
+            view.expect("a host of the pool").open
+        };
+        match transition {
+            Transition::Resting { key, model: None, reason, until } => {
+                assert_eq!(state(key), State::Resting(*reason, *until));
+                assert!(*until > self.now && *until <= self.now + DAY);
+            }
+            Transition::Resting { model: Some(model), until, .. } => {
+                assert!(self.refused_models.contains(&**model) && *until > self.now);
+            }
+            Transition::Recovered { key } => assert_eq!(state(key), State::Ready),
+            Transition::HostOpened { host, until } => assert!(!open(host) && *until > self.now),
+            Transition::HostClosed { host } => assert!(open(host)),
+        }
+    }
+
+    fn check(&mut self) {
+        let Snapshot { keys, hosts, waiting, model_rests } = self.pool.snapshot(self.now);
+        assert_eq!((waiting, self.pool.waiting()), (self.waiting.len(), self.waiting.len()));
+        assert_eq!((keys.len(), hosts.len()), (self.keys.len(), self.hosts.len()));
+        for (KeyView { key, state, health, in_flight, used }, known) in keys.iter().zip(&self.keys) {
+            assert_eq!((key, *in_flight, *used), (&known.key, known.out, known.used));
+            assert!((0.0..=1.0).contains(health) && State::NAMES.contains(&state.as_str()));
+        }
+        for (HostView { origin, open }, known) in hosts.iter().zip(&self.hosts) {
+            assert_eq!((origin, *open), (&known.origin, known.shut_until.is_none()));
+        }
+        // With the stand-ins, a model has two sets.
+        let most = 2 * self.keys.len() * self.refused_models.len();
+        assert!(model_rests.iter().map(|(_, count)| count).sum::<usize>() <= most);
+    }
+
+    /// Whatever has happened, some days later every model is served, as far as the configuration allows it.
+    fn expect_recovery(&mut self) {
+        for model in MODELS {
+            self.advance_to(self.now + DAY * 2);
+            let sets = self.sets(model);
+            let request = self.arrive(model, "chat");
+            let served = self.ask(&request).is_ok();
+            let unrated = |key: &usize| self.keys[*key].key.settings().rate.is_none();
+            assert!(served || !sets.iter().flatten().any(unrated), "no key has come back for {model:?}");
+            while !self.out.is_empty() {
+                self.settle(0, Outcome::Good);
+            }
+        }
+        self.check();
+    }
+}
