@@ -296,7 +296,9 @@ impl Body for LinkBody {
         };
         match &frame {
             Poll::Ready(None) => this.give_back(),
-            Poll::Ready(Some(Ok(_))) if this.incoming.is_end_stream() => this.give_back(),
+            Poll::Ready(Some(Ok(frame))) if frame.is_trailers() || this.incoming.is_end_stream() => {
+                this.give_back();
+            }
             _ => {}
         }
         frame
