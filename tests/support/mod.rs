@@ -4,6 +4,7 @@
 
 pub mod ask;
 pub mod binary;
+pub mod by_hand;
 pub mod frames;
 pub mod pair;
 pub mod panics;

@@ -68,7 +68,11 @@ impl Raw {
     pub async fn connect_from(from: IpAddr, address: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.bind(SocketAddr::new(from, 0)).expect("a loopback address is ours");
-        let socket = patiently(socket.connect(address)).await.expect("it listens");
+        Self::over(patiently(socket.connect(address)).await.expect("it listens"))
+    }
+
+    /// Over a connection that somebody else has made.
+    pub fn over(socket: TcpStream) -> Self {
         socket.set_nodelay(true).expect("a TCP socket");
         Self { socket, buffer: BytesMut::new() }
     }
@@ -152,6 +156,11 @@ impl Raw {
             headers.append(name, HeaderValue::from_bytes(header.value).expect("a value"));
         }
         (head.code.expect("parsed"), headers)
+    }
+
+    /// The next request's head, where this is an upstream. Its body, if it has one, is left to be read.
+    pub async fn request(&mut self) -> String {
+        String::from_utf8(self.until("\r\n\r\n").await.to_vec()).expect("a head is text")
     }
 
     /// Everything until the connection ends.
