@@ -77,6 +77,11 @@ impl Raw {
         Self { socket, buffer: BytesMut::new() }
     }
 
+    /// The connection itself, and what was read of it and not used.
+    pub fn into_parts(self) -> (TcpStream, BytesMut) {
+        (self.socket, self.buffer)
+    }
+
     /// Sends one request on a connection of its own.
     pub async fn ask(address: SocketAddr, request: impl AsRef<[u8]>) -> Heard {
         let mut raw = Self::connect(address).await;
