@@ -124,6 +124,16 @@ impl Raw {
         self.answer_to(false).await
     }
 
+    /// The same, unless the connection ends before its head.
+    pub async fn answer_if_any(&mut self) -> Option<Heard> {
+        while memchr::memmem::find(&self.buffer, b"\r\n\r\n").is_none() {
+            if self.fill().await.is_some() {
+                return None;
+            }
+        }
+        Some(self.answer().await)
+    }
+
     /// The next answer, to a HEAD request.
     pub async fn bodiless_answer(&mut self) -> Heard {
         self.answer_to(true).await
