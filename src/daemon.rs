@@ -108,7 +108,13 @@ impl Daemon {
         let Stages { stopping, last_call } = stages;
         let tasks = TaskTracker::new();
         let accepting = CancellationToken::new();
-        let stop = Stop { accepting: accepting.clone(), last_call, abort: lifecycle.abort.clone(), drain };
+        let stop = Stop {
+            keeping: stopping.clone(),
+            accepting: accepting.clone(),
+            last_call,
+            abort: lifecycle.abort.clone(),
+            drain,
+        };
         let over = CancellationToken::new();
         tasks.spawn({
             let (metrics, over) = (Arc::clone(&metrics), over.clone());
@@ -120,8 +126,8 @@ impl Daemon {
         });
         if let Some(scrapers) = scrapers {
             // Metrics are served to the end of the drain.
-            let (abort, last_call) = (over.clone(), CancellationToken::new());
-            let stop = Stop { accepting: over.clone(), last_call, abort, drain: Duration::ZERO };
+            let (keeping, accepting, abort) = (over.clone(), over.clone(), over.clone());
+            let stop = Stop { keeping, accepting, last_call: over.clone(), abort, drain: Duration::ZERO };
             tasks.spawn(scrapers.serve(server::metrics_routes(Arc::clone(&proxy), metrics), stop));
         }
         tasks.spawn({

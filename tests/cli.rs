@@ -1,13 +1,13 @@
-//! The program itself: its arguments, files, environment, exit codes, signals and log.
+//! The program itself: its arguments, files, environment, exit codes and log. Signals have a file of their own.
 
 use std::time::Duration;
 
 use support::{
-    binary::{Folder, PATIENCE, Running},
-    proxy::{chat, client, streamed_chat},
-    upstream::{Answer, Gate, Upstream, chat_events},
+    binary::{Folder, Running},
+    proxy::{chat, client},
+    upstream::{Answer, Upstream},
 };
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpSocket};
 
 mod support;
 
@@ -311,97 +311,6 @@ async fn a_port_in_use_is_told_with_the_setting_that_names_it() {
         assert!(told.stderr.contains(&line), "{}", told.stderr);
         assert!(!told.stderr.contains("listening"), "nothing was started: {}", told.stderr);
     }
-}
-
-// Signals.
-
-/// A daemon with a stream under way, of which the client has the first piece.
-async fn with_a_stream(graceful_shutdown_seconds: u32) -> (Upstream, Running, Gate, reqwest::Response) {
-    let upstream = Upstream::start().await;
-    let gate = Gate::new();
-    upstream.key("sk-a").always(Answer::sse(chat_events("one two three")).gated(&gate));
-    let server = format!("[server]\ngraceful_shutdown_seconds = {graceful_shutdown_seconds}\n");
-    let toml = settings(&upstream, &format!("[[keys.pool]]\nkey = \"sk-a\"\n{server}"));
-    let proxy = Folder::with("config.toml", &toml).command(&["--bind", "127.0.0.1:0"]).serve().await;
-    let request = client().post(proxy.url("/v1/chat/completions")).header("content-type", "application/json");
-    let mut stream = request.body(streamed_chat("gpt-4o")).send().await.expect("an answer");
-    gate.release(1);
-    let piece = stream.chunk().await.expect("a whole piece").expect("the first piece");
-    assert!(piece.starts_with(b"data: "), "{piece:?}");
-    (upstream, proxy, gate, stream)
-}
-
-/// The rest of a stream, and whether it came to its end.
-async fn rest(mut stream: reqwest::Response) -> (String, bool) {
-    let mut text = String::new();
-    loop {
-        match stream.chunk().await {
-            Ok(Some(piece)) => text.push_str(&String::from_utf8_lossy(&piece)),
-            Ok(None) => return (text, true),
-            Err(_) => return (text, false),
-        }
-    }
-}
-
-#[tokio::test]
-async fn sigterm_lets_a_stream_finish_and_refuses_connections() {
-    for signal in ["-TERM", "-INT"] {
-        let (_upstream, mut proxy, gate, stream) = with_a_stream(600).await;
-        proxy.signal(signal);
-        proxy.wait_for("asked to stop").await;
-        let refused = async { while TcpStream::connect(proxy.address()).await.is_ok() {} };
-        tokio::time::timeout(PATIENCE, refused).await.expect("the listener closes");
-        gate.open();
-        let (text, whole) = rest(stream).await;
-        assert!(whole && text.contains("three") && text.ends_with("data: [DONE]\n\n"), "{signal}: {text}");
-        let ended = proxy.ended().await;
-        assert_eq!(ended.code, 0, "{signal}: {}", ended.stderr);
-        assert!(ended.stderr.contains("stopped") && !ended.stderr.contains("cut"), "{}", ended.stderr);
-    }
-}
-
-#[tokio::test]
-async fn a_second_sigterm_cuts_at_once() {
-    let (_upstream, mut proxy, _gate, stream) = with_a_stream(600).await;
-    proxy.signal("-TERM");
-    proxy.wait_for("asked to stop").await;
-    proxy.signal("-TERM");
-    let (text, whole) = rest(stream).await;
-    assert!(!whole && !text.contains("[DONE]"), "{text}");
-    let ended = proxy.ended().await;
-    assert_eq!(ended.code, 0, "{}", ended.stderr);
-    assert!(ended.stderr.contains("asked to stop again"), "{}", ended.stderr);
-}
-
-#[tokio::test]
-async fn the_limit_of_the_drain_cuts_what_goes_on() {
-    let (_upstream, proxy, _gate, stream) = with_a_stream(0).await;
-    proxy.signal("-TERM");
-    let (text, whole) = rest(stream).await;
-    assert!(!whole && !text.contains("[DONE]"), "{text}");
-    let ended = proxy.ended().await;
-    assert_eq!(ended.code, 0, "{}", ended.stderr);
-    assert!(ended.stderr.contains("the connections left were cut"), "{}", ended.stderr);
-}
-
-#[tokio::test]
-async fn a_request_without_an_answer_is_told_when_the_drain_is_over() {
-    let upstream = Upstream::start().await;
-    upstream.key("sk-a").always(Answer::ok().hang());
-    let toml =
-        settings(&upstream, "[[keys.pool]]\nkey = \"sk-a\"\n[server]\ngraceful_shutdown_seconds = 0\n");
-    let proxy = Folder::with("config.toml", &toml).command(&["--bind", "127.0.0.1:0"]).serve().await;
-    let signalled = async {
-        upstream.wait_for(|upstream| upstream.open_requests() == 1).await;
-        proxy.signal("-TERM");
-    };
-    let url = proxy.url("/v1/chat/completions");
-    let request = client().post(url).header("content-type", "application/json").body(chat("gpt-4o"));
-    let (answer, ()) = tokio::join!(request.send(), signalled);
-    let answer = answer.expect("an answer, not a cut connection");
-    assert_eq!(answer.status(), 503);
-    assert!(answer.text().await.unwrap().contains("shutting_down"));
-    assert_eq!(proxy.ended().await.code, 0);
 }
 
 // The log.

@@ -1,9 +1,5 @@
-//! Faults of the older systems, none of which may exist here: credentials and forwarding.
-
-use std::{
-    io::{self, Write},
-    sync::{Arc, Mutex},
-};
+//! Faults of the older systems, none of which may exist here: credentials and forwarding. That no credential is logged,
+//! measured or answered is proven in `canary.rs`.
 
 use http::Method;
 use support::{
@@ -19,76 +15,6 @@ async fn one_key(answer: Answer) -> (Upstream, Proxy) {
     upstream.otherwise(answer);
     let proxy = Proxy::start(&in_turn(&upstream, &["sk-a"], "")).await;
     (upstream, proxy)
-}
-
-/// Everything that is logged in this process, at every level.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().expect("no writer panics").extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-#[tokio::test]
-async fn no_credential_is_logged_measured_or_answered() {
-    let log = Log::default();
-    let writer = log.clone();
-    tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::TRACE)
-        .with_writer(move || writer.clone())
-        .try_init()
-        .expect("nobody else logs in this process");
-    let (upstream, dead) = (Upstream::start().await, Upstream::start().await);
-    dead.stop().await;
-    upstream.otherwise(Answer::with(|request| {
-        let key = request.key.clone().unwrap_or_default();
-        let message = format!("Incorrect API key provided: {key}.");
-        let code = if request.path().ends_with("/embeddings") { "" } else { "invalid_api_key" };
-        Answer::status(401).error("invalid_request_error", code, &message).header("x-key", &key)
-    }));
-    upstream.key("sk-canary-good").answers([Answer::api(), Answer::ok().reset_before_head(), Answer::api()]);
-    let entries = [
-        "key = \"sk-canary-bad\"".to_owned(),
-        format!("key = \"sk-canary-dead\"\nurl = \"{}\"", dead.url()),
-        "key = \"sk-canary-good\"\nlabel = \"mine\"".to_owned(),
-    ];
-    let file = in_turn_with(&upstream, &entries, "max_wait_ms = 0")
-        + "[clients]\nkeys = [\"client-canary\"]\n[server]\nrequest_body_limit_bytes = 1000\n";
-    let proxy = Proxy::start(&file).await;
-    let mut told = String::new();
-    for (path, credential) in [
-        ("/v1/chat/completions", "client-canary"),
-        ("/v1/chat/completions?key=query-canary", "client-canary"),
-        ("/v1/embeddings", "client-canary"),
-        ("/v1/chat/completions", "wrong-canary"),
-        ("/v1/../chat", "client-canary"),
-        ("/nowhere", "client-canary"),
-    ] {
-        for _ in 0..3 {
-            let request = client()
-                .post(proxy.url(path))
-                .bearer_auth(credential)
-                .header("cookie", "session=cookie-canary")
-                .body(chat("gpt-4o"));
-            let got = Got::read(request.send().await.unwrap()).await;
-            told.push_str(&format!("{:?}\n{}\n", got.headers, got.text()));
-        }
-    }
-    told.push_str(&proxy.metrics().await);
-    proxy.stop().await;
-    let logged = String::from_utf8_lossy(&log.0.lock().unwrap()).into_owned();
-    assert!(logged.contains("quarantined") && logged.contains("DEBUG"), "{logged}");
-    for (place, text) in [("the log", &logged), ("an answer", &told)] {
-        let line = text.lines().find(|line| line.contains("canary"));
-        assert_eq!(line, None, "{place} tells a credential");
-    }
 }
 
 #[tokio::test]

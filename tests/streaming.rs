@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use support::{
     proxy::{Proxy, client, streamed_chat, toml},
-    raw::patiently,
+    raw::{Raw, patiently},
     upstream::{Answer, Counter, Gate, Upstream, chat_events},
 };
 
@@ -203,4 +203,21 @@ async fn the_deadline_covers_attempts_and_waits() {
     let request = client().post(proxy.url("/v1/chat/completions")).body(streamed_chat("m"));
     assert_eq!(patiently(request.send()).await.unwrap().status(), 504);
     assert_eq!(upstream.total_calls(), 1);
+}
+
+#[tokio::test]
+async fn an_answer_with_trailers_is_complete_without_them() {
+    const CHUNKS: &str =
+        "transfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n2\r\nok\r\n0\r\nx-sum: sk-a\r\n\r\n";
+    let upstream = Upstream::start().await;
+    upstream.otherwise(Answer::raw(format!("HTTP/1.1 200 OK\r\n{CHUNKS}")));
+    let proxy = Proxy::with_keys(&upstream.url(), &["sk-a"]).await;
+    let mut raw = Raw::connect(proxy.address()).await;
+    raw.send("GET /v1/models HTTP/1.1\r\nhost: p\r\nconnection: te\r\nte: trailers\r\n\r\n").await;
+    let head = raw.head().await.1;
+    assert_eq!((head.get("trailer"), raw.until("0\r\n").await), (None, "2\r\nok\r\n0\r\n".into()));
+    assert_eq!(raw.exactly(2).await.0, "\r\n");
+    proxy.until_at_rest().await;
+    let complete = r#"key_cycle_requests_total{status="2xx",ending="complete"}"#;
+    assert_eq!(proxy.metric(complete).await, 1.0);
 }

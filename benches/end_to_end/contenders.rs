@@ -24,7 +24,7 @@ pub(crate) struct Field {
 /// One that is running.
 pub(crate) enum Contender {
     Direct(SocketAddr),
-    Nginx(nginx::Running),
+    Nginx(Box<nginx::Running>),
     Ours(Box<Daemon>),
 }
 
@@ -33,7 +33,7 @@ impl Field {
     pub(crate) async fn line_up(&self) -> Result<Vec<Contender>> {
         let mut all = vec![Contender::Direct(self.upstream)];
         if let Some(nginx) = &self.nginx {
-            all.push(Contender::Nginx(nginx.start(self.upstream).await?));
+            all.push(Contender::Nginx(Box::new(nginx.start(self.upstream).await?)));
         }
         let workers = self.workers.to_string();
         let variables = [("TOKIO_WORKER_THREADS", workers.as_str())];

@@ -5,7 +5,7 @@
 use std::sync::LazyLock;
 
 use common::{first_line, headers};
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, HeaderName, StatusCode, header};
 use key_cycle_proxy::{
     forward::headers::{REQUEST_ID, UPSTREAM_REQUEST_ID, add_key, strip_answer, strip_request},
     types::{BaseUrl, Key, KeySettings, PoolName, Secret},
@@ -13,6 +13,8 @@ use key_cycle_proxy::{
 use libfuzzer_sys::fuzz_target;
 
 const SECRET: &str = "sk-canary-4711";
+/// So much of a key in a row is more than a provider shows who masks it.
+const PART: usize = 12;
 
 static KEY: LazyLock<Key> = LazyLock::new(|| {
     let base = BaseUrl::parse("https://up.example").expect("it is a base URL");
@@ -57,23 +59,29 @@ const THE_CLIENTS: [&str; 15] = [
 const THE_UPSTREAMS: [&str; 5] =
     ["alt-svc", "openai-organization", "openai-project", "set-cookie", "strict-transport-security"];
 
-// The first line says which way.
+// The first line says which way, and whether it is an error.
 fuzz_target!(|input: &[u8]| {
     let (way, rest) = first_line(input);
     let (came, _) = headers(rest);
     let mut went = came.clone();
     let named = named_by_connection(&came);
     let is_hop_by_hop = |name: &str| HOP_BY_HOP.contains(&name) || named.iter().any(|named| named == name);
-    if way.starts_with(b"a") {
-        strip_answer(&mut went, KEY.secret());
+    if way.starts_with(b"a") || way.starts_with(b"e") {
+        let (status, most) = match way[0] {
+            b'a' => (StatusCode::OK, SECRET.len()),
+            // Errors quote parts of keys.
+            _ => (StatusCode::UNAUTHORIZED, PART),
+        };
+        strip_answer(status, &mut went, KEY.secret());
         let stays = |name: &str| {
             is_hop_by_hop(name) || THE_UPSTREAMS.contains(&name) || name.starts_with("access-control-")
         };
-        answer(&came, &went, stays);
+        answer(&came, &went, most, stays);
     } else {
         strip_request(&mut went);
-        let stays =
-            |name: &str| is_hop_by_hop(name) || THE_CLIENTS.contains(&name) || name.starts_with("x-forwarded-");
+        let stays = |name: &str| {
+            is_hop_by_hop(name) || THE_CLIENTS.contains(&name) || name.starts_with("x-forwarded-")
+        };
         request(&came, went, stays);
     }
 });
@@ -94,8 +102,11 @@ fn request(came: &HeaderMap, mut went: HeaderMap, stays: impl Fn(&str) -> bool) 
     assert!(credentials[0].is_sensitive());
 }
 
-fn answer(came: &HeaderMap, went: &HeaderMap, stays: impl Fn(&str) -> bool) {
-    let holds_key = |value: &[u8]| value.windows(SECRET.len()).any(|part| part == SECRET.as_bytes());
+/// `most`: so much of the key in a row is too much.
+fn answer(came: &HeaderMap, went: &HeaderMap, most: usize, stays: impl Fn(&str) -> bool) {
+    let holds_key = |value: &[u8]| {
+        value.windows(most).any(|part| SECRET.as_bytes().windows(most).any(|of_key| of_key == part))
+    };
     assert!(!went.values().any(|value| holds_key(value.as_bytes())), "the key comes back");
     for name in came.keys().filter(|name| **name != REQUEST_ID && **name != UPSTREAM_REQUEST_ID) {
         let (before, after): (Vec<_>, Vec<_>) = (values(came, name), values(went, name));
@@ -108,7 +119,9 @@ fn answer(came: &HeaderMap, went: &HeaderMap, stays: impl Fn(&str) -> bool) {
         }
     }
     assert!(!went.contains_key(REQUEST_ID), "the request's id is ours");
-    if let Some(id) = came.get(REQUEST_ID).filter(|id| !stays(REQUEST_ID.as_str()) && !holds_key(id.as_bytes())) {
+    if let Some(id) =
+        came.get(REQUEST_ID).filter(|id| !stays(REQUEST_ID.as_str()) && !holds_key(id.as_bytes()))
+    {
         assert_eq!(went.get(UPSTREAM_REQUEST_ID), Some(id));
     }
 }

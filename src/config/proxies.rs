@@ -31,6 +31,10 @@ pub(super) fn proxies(env: &Env, ledger: &mut Ledger) -> Option<Arc<Matcher>> {
         return None;
     }
     let direct = NONE.into_iter().find_map(|name| env.get(name)).unwrap_or_default();
+    // To the matcher that is every name, and no address.
+    if direct.split(',').any(|host| host.trim() == "*") {
+        return None;
+    }
     let matcher = Matcher::builder()
         .all(all.unwrap_or_default())
         .http(http.unwrap_or_default())
@@ -62,6 +66,7 @@ mod tests {
     #[test]
     fn without_a_variable_every_way_is_direct() {
         assert!(read(&[("NO_PROXY", "*")]).0.is_none());
+        assert!(read(&[("ALL_PROXY", "http://a.example"), ("NO_PROXY", "b.example, *")]).0.is_none());
     }
 
     #[test]

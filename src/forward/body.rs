@@ -155,6 +155,11 @@ impl Body for LeasedBody {
             return Poll::Ready(None);
         };
         match Pin::new(&mut *inner).poll_frame(context) {
+            // They end here: no header announces them to the client, and nobody has looked for a key in them.
+            Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => {
+                this.end(&Verdict::SUCCESS, Ending::Complete);
+                Poll::Ready(None)
+            }
             Poll::Ready(Some(Ok(frame))) => {
                 this.idle.since = None;
                 this.access.sent(frame.data_ref().map_or(0, Bytes::len));

@@ -33,7 +33,6 @@ use http::{
 pub use inbound::{Inbound, InboundError, ReplayMemory};
 pub use leases::SharedPool;
 use leases::{Ask, Lease, NoLease, NoLeaseWhy};
-use memchr::memmem;
 use plan::{Facts, Plan, Step, Stop};
 pub use policy::{Backoff, InvalidBackoff, Policy};
 use refusal::Refusal;
@@ -44,7 +43,7 @@ use crate::{
     clock::Clock,
     pool::{Causes, Outcome, Reason},
     provider::{self, Answer},
-    redact,
+    redact::{self, Traces},
     telemetry::{Metrics, Retried, access::Access},
     types::{Class, Key, KeyIdentity, Origin, Verdict},
 };
@@ -215,8 +214,7 @@ impl Forwarder {
                 Step::Deliver => {
                     let Some(refusal) = missed.refusal else { return Err((ForwardError::Broken, access)) };
                     // Word for word, unless the upstream has let the key slip.
-                    let secret = missed.key.secret().expose().as_bytes();
-                    let slipped = memmem::find(&refusal.text(), secret).is_some();
+                    let slipped = Traces::of(missed.key.secret()).is_told_in_part(&refusal.text());
                     return Ok(self.deliver_refusal(refusal, &missed.key, slipped, access, alarm));
                 }
                 Step::Next => {
@@ -300,7 +298,7 @@ impl Forwarder {
     ) -> Response<LeasedBody> {
         let (mut parts, body) = answer.into_parts();
         access.head(parts.status.as_u16());
-        strip_answer(&mut parts.headers, key.secret());
+        strip_answer(parts.status, &mut parts.headers, key.secret());
         let body = LeasedBody::new(None, Rest::Coming(body), lease, self.policy.idle_timeout, alarm, access);
         respond(parts.status, parts.headers, body)
     }
@@ -318,7 +316,7 @@ impl Forwarder {
         let secret = key.secret();
         let clean = scrubbed.then(|| redact::scrub(&refusal.text(), &[secret]).into_owned());
         let mut headers = refusal.headers;
-        strip_answer(&mut headers, secret);
+        strip_answer(refusal.status, &mut headers, secret);
         let (start, rest) = if let Some(text) = clean.map(Bytes::from) {
             for value in headers.values_mut() {
                 if let Some(scrubbed) = redact::scrub_header(value, &[secret]) {

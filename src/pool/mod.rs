@@ -269,9 +269,9 @@ impl Pool {
         effects
     }
 
-    /// Remembers what an attempt with this ticket came to, if that was a fault, for people who ask.
+    /// Remembers what an attempt with this ticket came to, if that was a fault and not the client's, for people who ask.
     pub fn note(&mut self, now: Instant, ticket: &Ticket, class: Class) {
-        if class != Class::Success {
+        if !matches!(class, Class::Success | Class::ClientFault) {
             self.slots[ticket.slot as usize].last_error = Some((class, now));
         }
     }

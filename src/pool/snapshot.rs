@@ -30,12 +30,13 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Whether a key may serve now, or will once it has waited: one that is not rejected, refused or out of quota.
+    /// Whether a key may serve now, or will once it has waited: one that is not rejected, refused or out of quota, or
+    /// that was and is due for another try. Somebody must send that one.
     #[must_use]
-    pub fn is_usable(&self) -> bool {
+    pub fn is_usable(&self, now: Instant) -> bool {
         self.keys.iter().any(|key| match key.state {
             State::Ready => true,
-            State::Resting(reason, _) => reason.is_passing(),
+            State::Resting(reason, until) => reason.is_passing() || until <= now,
         })
     }
 }
@@ -66,7 +67,7 @@ pub struct KeyView {
     pub used: u64,
     /// Its rests for single models.
     pub model_rests: Vec<ModelRest>,
-    /// The last attempt that was not a success: what it came to, and when.
+    /// The last attempt that was neither a success nor a client's fault: what it came to, and when.
     pub last_error: Option<(Class, Instant)>,
     /// When it was last sent on trial.
     pub last_trial: Option<Instant>,

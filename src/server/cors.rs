@@ -97,7 +97,7 @@ pub(super) fn is_foreign_page(origins: &CorsOrigins, headers: &HeaderMap) -> boo
 }
 
 /// A page served from this machine, on any port.
-fn is_ours(origin: &HeaderValue) -> bool {
+pub(super) fn is_ours(origin: &HeaderValue) -> bool {
     let origin = Uri::try_from(origin.as_bytes()).ok();
     origin.as_ref().and_then(Uri::host).is_some_and(is_loopback)
 }

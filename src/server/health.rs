@@ -32,7 +32,7 @@ pub(super) fn unready(proxy: &Proxy, snapshot: &Snapshot) -> Option<Unready> {
     if proxy.is_stopping() {
         return Some(Unready::Draining);
     }
-    (!snapshot.is_usable()).then_some(Unready::NoUsableKey)
+    (!snapshot.is_usable(proxy.now())).then_some(Unready::NoUsableKey)
 }
 
 /// Everything at one moment.

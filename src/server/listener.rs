@@ -5,6 +5,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     num::NonZeroUsize,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -14,7 +15,7 @@ use std::{
 
 use axum::{BoxError, Router};
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, Version, header::CONNECTION};
 use http_body::Body;
 use hyper::{
     body::Incoming,
@@ -23,7 +24,7 @@ use hyper::{
 };
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
+    server::graceful::GracefulConnection,
 };
 use tokio::{
     io::Interest,
@@ -47,6 +48,9 @@ const HTTP2_PING: Duration = Duration::from_secs(30);
 const HTTP2_STREAMS: u32 = 1024;
 /// The pause after a failed accept: out of descriptors, most likely.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How long after the last accept a request may still come over a connection that carries none: its client may have
+/// sent it before it could know. Each such answer ends its connection.
+const LATE_REQUEST: Duration = Duration::from_millis(500);
 /// How long answers to the last call may take to leave.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -96,14 +100,24 @@ pub enum Drained {
 /// When a listener stops, and how.
 #[derive(Debug, Clone)]
 pub struct Stop {
+    /// Answers end their connections, so that clients look for another server before they have to.
+    pub keeping: CancellationToken,
     /// No more connections; those there are finish their requests.
     pub accepting: CancellationToken,
     /// Requests that have no answer yet get one that says so.
     pub last_call: CancellationToken,
     /// Everything is cut.
     pub abort: CancellationToken,
-    /// The time between the first two.
+    /// The time from the end of accepting to the last call.
     pub drain: Duration,
+}
+
+impl Stop {
+    /// Comes when a connection that carries no request is not worth keeping any more.
+    async fn no_late_request(&self) {
+        self.accepting.cancelled().await;
+        tokio::time::sleep(LATE_REQUEST).await;
+    }
 }
 
 /// Whoever answers the requests of a listener.
@@ -160,49 +174,30 @@ impl Listener {
     /// Serves until told to stop, and then until the connections have ended.
     pub async fn serve(self, answers: impl Answers, stop: Stop) -> Drained {
         let tasks = TaskTracker::new();
-        let graceful = GracefulShutdown::new();
-        let (http1, http2) = (http1(), http2());
-        loop {
-            let accepted = tokio::select! {
-                accepted = self.accept() => accepted,
-                () = stop.accepting.cancelled() => break,
-            };
-            let Some((stream, peer, permit)) = accepted else { continue };
+        let (protocols, stop) = ((http1(), http2()), Arc::new(stop));
+        let attend = |stream, peer: SocketAddr, permit| {
             let held = (permit, self.connections.opened());
-            let (answers, watcher, stop) = (answers.clone(), graceful.watcher(), stop.clone());
-            let (http1, http2) = (http1.clone(), http2.clone());
+            let attended = attend(stream, peer.ip(), answers.clone(), protocols.clone(), Arc::clone(&stop));
             tasks.spawn(async move {
                 let _held = held;
-                // Until it says something it has no protocol, and hyper no time for it.
-                let protocol = tokio::select! {
-                    spoken = tokio::time::timeout(HEADER_TIMEOUT, protocol_of(&stream)) => spoken.ok().flatten(),
-                    () = stop.accepting.cancelled() => None,
-                };
-                let Some(protocol) = protocol else { return };
-                let service = service_fn(|request| {
-                    let answers = answers.clone();
-                    async move { Ok::<_, Infallible>(answers.answer(peer.ip(), request).await) }
-                });
-                let io = TokioIo::new(stream);
-                let connection = async {
-                    // How a client's connection ends is its own affair; requests are logged one by one.
-                    match protocol {
-                        Protocol::Http1 => drop(watcher.watch(http1.serve_connection(io, service)).await),
-                        Protocol::Http2 => drop(watcher.watch(http2.serve_connection(io, service)).await),
-                    }
-                };
-                tokio::select! {
-                    () = connection => {}
-                    () = stop.abort.cancelled() => {}
-                }
+                attended.await;
             });
-        }
-        drop(self.socket);
-        tasks.close();
-        let ended = async {
-            graceful.shutdown().await;
-            tasks.wait().await;
         };
+        loop {
+            tokio::select! {
+                accepted = self.accept() => if let Some((stream, peer, permit)) = accepted {
+                    attend(stream, peer, permit);
+                },
+                () = stop.accepting.cancelled() => break,
+            }
+        }
+        // To those who wait to be accepted it looks as if they were.
+        for (stream, peer) in backlog(self.socket) {
+            let Ok(permit) = Arc::clone(&self.allowed).try_acquire_owned() else { break };
+            attend(stream, peer, permit);
+        }
+        tasks.close();
+        let ended = tasks.wait();
         tokio::pin!(ended);
         tokio::select! {
             () = &mut ended => return Drained::All,
@@ -222,11 +217,7 @@ impl Listener {
     async fn accept(&self) -> Option<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
         let permit = Arc::clone(&self.allowed).acquire_owned().await.ok()?;
         match self.socket.accept().await {
-            Ok((stream, peer)) => {
-                // An answer in pieces must not wait for the client's delayed ACK.
-                let _ = stream.set_nodelay(true);
-                Some((stream, peer, permit))
-            }
+            Ok((stream, peer)) => Some((stream, peer, permit)),
             Err(error) => {
                 // The client that hung up before we answered is not worth a line.
                 if error.kind() != io::ErrorKind::ConnectionAborted {
@@ -237,6 +228,69 @@ impl Listener {
             }
         }
     }
+}
+
+/// The connections that were made and not accepted yet.
+fn backlog(socket: TcpListener) -> impl Iterator<Item = (TcpStream, SocketAddr)> {
+    // Asked as it is, since the runtime's socket may not have heard of them.
+    let socket = socket.into_std().ok();
+    std::iter::from_fn(move || socket.as_ref()?.accept().ok()).filter_map(|(stream, peer)| {
+        stream.set_nonblocking(true).ok()?;
+        Some((TcpStream::from_std(stream).ok()?, peer))
+    })
+}
+
+/// Answers what comes over a connection, to its end.
+async fn attend(
+    stream: TcpStream,
+    peer: IpAddr,
+    answers: impl Answers,
+    (http1, http2): (http1::Builder, http2::Builder<TokioExecutor>),
+    stop: Arc<Stop>,
+) {
+    // An answer in pieces must not wait for the client's delayed ACK.
+    let _ = stream.set_nodelay(true);
+    // Until it says something it has no protocol, and hyper no time for it.
+    let protocol = tokio::select! {
+        spoken = tokio::time::timeout(HEADER_TIMEOUT, protocol_of(&stream)) => spoken.ok().flatten(),
+        () = stop.no_late_request() => None,
+    };
+    let Some(protocol) = protocol else { return };
+    let service = service_fn(|request| {
+        let (answers, stop) = (answers.clone(), Arc::clone(&stop));
+        async move {
+            let is_last = request.version() < Version::HTTP_2;
+            let mut answer = answers.answer(peer, request).await;
+            if is_last && stop.keeping.is_cancelled() {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(answer)
+        }
+    });
+    let io = TokioIo::new(stream);
+    let connection = async {
+        match protocol {
+            Protocol::Http1 => finish(http1.serve_connection(io, service), stop.no_late_request()).await,
+            // Its clients are told which requests were too late.
+            Protocol::Http2 => finish(http2.serve_connection(io, service), stop.accepting.cancelled()).await,
+        }
+    };
+    tokio::select! {
+        () = connection => {}
+        () = stop.abort.cancelled() => {}
+    }
+}
+
+/// Drives a connection to its end, which is near once `told` has come.
+async fn finish(connection: impl GracefulConnection, told: impl Future<Output = ()>) {
+    let mut connection = pin!(connection);
+    tokio::select! {
+        // How a client's connection ends is its own affair; requests are logged one by one.
+        _ = &mut connection => return,
+        () = told => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    let _ = connection.await;
 }
 
 /// What a client speaks.

@@ -8,11 +8,15 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use http::{HeaderMap, Method, Request, StatusCode, header::CONTENT_TYPE};
+use http::{
+    HeaderMap, Method, Request, StatusCode, Uri,
+    header::{CONTENT_TYPE, HOST, ORIGIN},
+    uri::Authority,
+};
 use hyper::body::Incoming;
 
 use super::{
-    AnswerBody, Proxy, Refusal,
+    AnswerBody, Proxy, Refusal, cors,
     health::{self, Health},
     origin::is_loopback,
 };
@@ -37,7 +41,9 @@ pub(super) fn answer(proxy: &Proxy, peer: IpAddr, request: &Request<Incoming>) -
     let answer = match request.uri().path() {
         HEALTH | LIVE if asks => alive().into_response(),
         READY if asks => ready(proxy),
-        DETAILED if asks && is_local(peer, request.headers()) => detailed(proxy).into_response(),
+        DETAILED if asks && is_local(peer, request.uri(), request.headers()) => {
+            detailed(proxy).into_response()
+        }
         _ => return Refusal::no_such_route().into(),
     };
     answer.map(AnswerBody::Own)
@@ -87,12 +93,15 @@ async fn prometheus(
 }
 
 /// Whether somebody on this machine asks for himself: not for another as reverse proxies do, and not a web page from
-/// elsewhere whose name was made to lead here.
-fn is_local(peer: IpAddr, headers: &HeaderMap) -> bool {
-    let host = headers.get(http::header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+/// elsewhere, by a name that was made to lead here or because any page may call us.
+fn is_local(peer: IpAddr, target: &Uri, headers: &HeaderMap) -> bool {
+    // In HTTP/2 the host is part of the target; where it is both, the target counts (RFC 9112 §3.2.2).
+    let host = || headers.get(HOST).and_then(|host| host.to_str().ok()?.parse().ok());
+    let host = target.authority().cloned().or_else(host);
     peer.to_canonical().is_loopback()
         && !PASSED_ON.iter().any(|name| headers.contains_key(*name))
-        && host.parse::<http::uri::Authority>().is_ok_and(|host| is_loopback(host.host()))
+        && host.is_some_and(|host: Authority| is_loopback(host.host()))
+        && headers.get(ORIGIN).is_none_or(cors::is_ours)
 }
 
 #[cfg(test)]
@@ -107,7 +116,7 @@ mod tests {
             if let Some(name) = more {
                 headers.insert(name, http::HeaderValue::from_static("x"));
             }
-            is_local(peer.parse().unwrap(), &headers)
+            is_local(peer.parse().unwrap(), &Uri::from_static("/health/detailed"), &headers)
         };
         for host in ["localhost:8080", "127.0.0.1", "[::1]:8080"] {
             assert!(local("127.0.0.1", host, None) && local("::1", host, None), "{host}");

@@ -1,6 +1,7 @@
 //! The handler: who calls, how often, what for; then on its way.
 
 use std::{
+    borrow::Cow,
     net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -21,6 +22,7 @@ use crate::{
     client::Clients,
     clock::Clock,
     forward::{Alarm, Forwarder, Inbound, ReplayMemory, Target, headers::REQUEST_ID},
+    redact,
     telemetry::{Metrics, access::Access},
 };
 
@@ -121,6 +123,23 @@ impl Proxy {
     pub(super) fn forwarder(&self) -> &Forwarder {
         &self.forwarder
     }
+
+    /// A path as it may be logged: somebody may have put a key into it.
+    fn loggable<'p>(&self, path: &'p str) -> Cow<'p, str> {
+        let may_be_key =
+            |piece: &&str| piece.len() >= 8 && !piece.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+        let is_between = |c: char| !c.is_ascii_alphanumeric() && !matches!(c, '-' | '.' | '_' | '~' | '+');
+        let pieces = |path: &'p str| path.split(is_between).filter(may_be_key);
+        if pieces(path).next().is_none() {
+            return path.into();
+        }
+        let clean = redact::scrub(path.as_bytes(), &[]);
+        let mut clean = String::from_utf8_lossy(&clean).into_owned();
+        for piece in pieces(path).filter(|piece| self.clients.has(piece.as_bytes())) {
+            clean = clean.replace(piece, redact::MARK);
+        }
+        clean.into()
+    }
 }
 
 pub(super) async fn handle(
@@ -131,8 +150,8 @@ pub(super) async fn handle(
 ) -> Response<AnswerBody> {
     let client = peer::address(peer, request.headers(), &proxy.settings.trusted_proxies);
     let (metrics, last_call) = (Arc::clone(&proxy.metrics), proxy.stages.last_call.clone());
-    let (method, path) = (request.method().clone(), request.uri().path());
-    let access = Access::begin(metrics, proxy.clock, id.clone(), method, path, Some(client), last_call);
+    let (method, path) = (request.method().clone(), proxy.loggable(request.uri().path()));
+    let access = Access::begin(metrics, proxy.clock, id.clone(), method, &path, Some(client), last_call);
     tokio::select! {
         answer = serve(proxy, request, client, access) => answer,
         () = proxy.stages.last_call.cancelled() => Refusal::shutting_down().into(),

@@ -81,10 +81,7 @@ impl Start {
         let log = follow(child.stderr.take().expect("piped"));
         let address = SocketAddr::from(([0, 0, 0, 0], 0));
         let mut running = Running { child, log, told: String::new(), address };
-        let line = running.wait_for("listening").await;
-        let address = ["address=", "\"address\":\""].iter().find_map(|before| line.split_once(before));
-        let address = address.and_then(|(_, rest)| rest.split([' ', '"']).next());
-        running.address = address.and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("{line}"));
+        running.address = address_in(&running.wait_for("listening").await);
         running
     }
 }
@@ -111,6 +108,11 @@ impl Running {
             self.address.ip()
         };
         format!("http://{}{path}", SocketAddr::new(ip, self.address.port()))
+    }
+
+    /// Where it says that its metrics are. They must be on.
+    pub async fn metrics_address(&mut self) -> SocketAddr {
+        address_in(&self.wait_for("metrics at /metrics").await)
     }
 
     /// What it has logged, as far as it has been waited for.
@@ -153,6 +155,13 @@ impl Running {
         };
         tokio::time::timeout(PATIENCE, end).await.expect("it ends")
     }
+}
+
+/// The address that a line of the log names, in either format.
+fn address_in(line: &str) -> SocketAddr {
+    let address = ["address=", "\"address\":\""].iter().find_map(|before| line.split_once(before));
+    let address = address.and_then(|(_, rest)| rest.split([' ', '"']).next());
+    address.and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("{line}"))
 }
 
 /// Reads a log all the time, so that its writer never waits.

@@ -4,6 +4,9 @@
 
 pub mod ask;
 pub mod binary;
+pub mod by_hand;
+pub mod canary;
+pub mod forward_proxy;
 pub mod frames;
 pub mod pair;
 pub mod panics;

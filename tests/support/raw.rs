@@ -68,9 +68,18 @@ impl Raw {
     pub async fn connect_from(from: IpAddr, address: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.bind(SocketAddr::new(from, 0)).expect("a loopback address is ours");
-        let socket = patiently(socket.connect(address)).await.expect("it listens");
+        Self::over(patiently(socket.connect(address)).await.expect("it listens"))
+    }
+
+    /// Over a connection that somebody else has made.
+    pub fn over(socket: TcpStream) -> Self {
         socket.set_nodelay(true).expect("a TCP socket");
         Self { socket, buffer: BytesMut::new() }
+    }
+
+    /// The connection itself, and what was read of it and not used.
+    pub fn into_parts(self) -> (TcpStream, BytesMut) {
+        (self.socket, self.buffer)
     }
 
     /// Sends one request on a connection of its own.
@@ -115,6 +124,16 @@ impl Raw {
         self.answer_to(false).await
     }
 
+    /// The same, unless the connection ends before its head.
+    pub async fn answer_if_any(&mut self) -> Option<Heard> {
+        while memchr::memmem::find(&self.buffer, b"\r\n\r\n").is_none() {
+            if self.fill().await.is_some() {
+                return None;
+            }
+        }
+        Some(self.answer().await)
+    }
+
     /// The next answer, to a HEAD request.
     pub async fn bodiless_answer(&mut self) -> Heard {
         self.answer_to(true).await
@@ -152,6 +171,11 @@ impl Raw {
             headers.append(name, HeaderValue::from_bytes(header.value).expect("a value"));
         }
         (head.code.expect("parsed"), headers)
+    }
+
+    /// The next request's head, where this is an upstream. Its body, if it has one, is left to be read.
+    pub async fn request(&mut self) -> String {
+        String::from_utf8(self.until("\r\n\r\n").await.to_vec()).expect("a head is text")
     }
 
     /// Everything until the connection ends.

@@ -13,7 +13,7 @@ use key_cycle_proxy::{
         Snapshot, State, Ticket, Transition, Want, Why,
     },
     rate::Gcra,
-    types::{BaseUrl, Key, KeyIdentity, Origin, PoolName, Secret},
+    types::{BaseUrl, Class, Key, KeyIdentity, Origin, PoolName, Secret},
 };
 
 use crate::input::{MANY, MODELS, Op, Refused, Script};
@@ -36,6 +36,7 @@ pub struct World {
     waiting: BTreeMap<Arrival, Waiter>,
     /// Models that some key was refused.
     refused_models: BTreeSet<&'static str>,
+    rests_begun: HashMap<Reason, u64>,
     requests: usize,
     grants: u64,
 }
@@ -59,11 +60,14 @@ struct Known {
     paced: bool,
     /// Whether it was refused for one model alone: such rests are not seen from outside.
     refused_for_model: bool,
+    /// What it did last that was neither a success nor a client's fault.
+    last_error: Option<(Class, Instant)>,
 }
 
 struct Host {
     origin: Origin,
     shut_until: Option<Instant>,
+    openings: u64,
     probe: Option<u64>,
 }
 
@@ -123,7 +127,7 @@ impl World {
         for key in keys {
             let origin = key.settings().base.origin();
             let host = hosts.iter().position(|host| host.origin == *origin).unwrap_or_else(|| {
-                hosts.push(Host { origin: origin.clone(), shut_until: None, probe: None });
+                hosts.push(Host { origin: origin.clone(), shut_until: None, openings: 0, probe: None });
                 hosts.len() - 1
             });
             let same = |other: &Known| other.host == host && other.key.fingerprint() == key.fingerprint();
@@ -140,6 +144,7 @@ impl World {
                 probe: None,
                 paced: false,
                 refused_for_model: false,
+                last_error: None,
             });
         }
         assert_eq!(pool.keys(), known.len());
@@ -152,6 +157,7 @@ impl World {
             out: Vec::new(),
             waiting: BTreeMap::new(),
             refused_models: BTreeSet::new(),
+            rests_begun: HashMap::new(),
             requests: 0,
             grants: 0,
         }
@@ -410,6 +416,11 @@ impl World {
 
     fn settle_nth(&mut self, nth: usize, outcome: Outcome) -> Request {
         let Out { ticket, id, key, mut request, .. } = self.out.swap_remove(nth);
+        let class = class_of(outcome);
+        self.pool.note(self.now, &ticket, class);
+        if !matches!(class, Class::Success | Class::ClientFault) {
+            self.keys[key].last_error = Some((class, self.now));
+        }
         let effects = self.pool.settle(self.now, ticket, outcome, &request.want());
         self.no_probe(|probe| probe == id);
         self.keys[key].out -= 1;
@@ -489,14 +500,15 @@ impl World {
         for transition in transitions {
             self.expect_transition(&transition, &after);
             match transition {
-                Transition::Resting { .. } => {}
+                Transition::Resting { reason, .. } => *self.rests_begun.entry(reason).or_default() += 1,
                 Transition::Recovered { key } => {
                     let known = self.keys.iter_mut().find(|known| known.key == key);
                     known.expect("a key of the pool").probe = None;
                 }
                 Transition::HostOpened { host, until } => {
                     let host = self.hosts.iter_mut().find(|known| known.origin == host);
-                    host.expect("a host of the pool").shut_until = Some(until);
+                    let host = host.expect("a host of the pool");
+                    (host.shut_until, host.openings) = (Some(until), host.openings + 1);
                 }
                 Transition::HostClosed { host } => {
                     let host = self.hosts.iter_mut().find(|known| known.origin == host);
@@ -543,19 +555,45 @@ impl World {
 
     /// Whether it is sure that the key may be asked: what is hidden from a caller counts against that.
     fn is_surely_free(&self, key: usize, before: &Snapshot) -> bool {
+        self.is_well(key, before) && !self.is_full(key)
+    }
+
+    /// Whether it is sure that the key may be asked as soon as an attempt ends.
+    fn is_only_full(&self, key: usize, before: &Snapshot) -> bool {
+        self.is_well(key, before) && self.is_full(key)
+    }
+
+    fn is_well(&self, key: usize, before: &Snapshot) -> bool {
         let known = &self.keys[key];
-        let settings = known.key.settings();
+        let rate = known.key.settings().rate;
         before.keys[key].state == State::Ready
             && before.hosts[known.host].open
             && !known.paced
             && !known.refused_for_model
-            && settings.rate.is_none_or(|rate| known.gcra.free_at(rate, self.now) <= self.now)
-            && settings.max_in_flight.is_none_or(|most| self.in_flight(key) < most.get())
+            && rate.is_none_or(|rate| known.gcra.free_at(rate, self.now) <= self.now)
+    }
+
+    fn is_full(&self, key: usize) -> bool {
+        let most = self.keys[key].key.settings().max_in_flight;
+        most.is_some_and(|most| self.in_flight(key) >= most.get())
     }
 
     /// What the key's credential is serving.
     fn in_flight(&self, key: usize) -> u32 {
         self.family(key).iter().map(|twin| self.keys[*twin].out).sum()
+    }
+}
+
+/// A class that an attempt with this outcome may have been of.
+fn class_of(outcome: Outcome) -> Class {
+    match outcome {
+        Outcome::Good => Class::Success,
+        Outcome::Harmless | Outcome::Abandoned | Outcome::Unused => Class::ClientFault,
+        Outcome::Rest { reason: Reason::ModelUnavailable, .. } => Class::ModelUnavailable,
+        Outcome::Rest { .. } => Class::RateLimited,
+        Outcome::Denied => Class::NotPermitted,
+        Outcome::Failed => Class::ServerError,
+        Outcome::HostFailed => Class::Overloaded,
     }
 }
 
@@ -601,14 +639,15 @@ impl World {
     }
 
     fn expect_refusal(&mut self, request: &Request, exhausted: Exhausted, before: &Snapshot) {
-        let Exhausted { why, free_at } = exhausted;
+        let Exhausted { why, free_at, sooner } = exhausted;
         let sets = self.sets(request.model);
         assert_eq!(why == Why::NoKeyForModel, sets.is_empty());
         assert!(free_at.is_none_or(|at| at >= self.now), "the moment named is past");
+        assert!(!sooner || !self.out.is_empty(), "nothing is out that could end sooner");
         let causes = self.pool.causes(self.now, &request.want());
         assert_eq!(causes.keys(), sets.first().map_or(0, Vec::len));
         match why {
-            Why::NoKeyForModel => assert_eq!(free_at, None),
+            Why::NoKeyForModel => assert_eq!((free_at, sooner), (None, false)),
             Why::InLine => {
                 assert!(self.waiting.range(..request.arrival).next().is_some(), "nobody is before it");
             }
@@ -618,6 +657,11 @@ impl World {
                 let mut all = asked.iter().flatten();
                 assert!(!all.any(|key| self.is_surely_free(*key, before)), "refused though a key is free");
                 assert!(free_at.is_some() || !self.out.is_empty(), "nothing is out, and yet no end is known");
+                let mut all = asked.iter().flatten();
+                assert!(
+                    sooner || !all.any(|key| self.is_only_full(*key, before)),
+                    "a full key is not waited for"
+                );
                 if asked.len() == sets.len() {
                     assert_ne!(free_at, Some(self.now), "refused, and free now");
                     let rated = |key: &usize| self.keys[*key].key.settings().rate.is_some();
@@ -652,15 +696,26 @@ impl World {
     }
 
     fn check(&mut self) {
-        let Snapshot { keys, hosts, waiting, model_rests } = self.pool.snapshot(self.now);
+        let snapshot = self.pool.snapshot(self.now);
+        let may_serve = snapshot.keys.iter().any(|key| key.state == State::Ready);
+        assert!(!may_serve || snapshot.is_usable(self.now));
+        let Snapshot { keys, hosts, waiting, model_rests, rests_begun } = snapshot;
         assert_eq!((waiting, self.pool.waiting()), (self.waiting.len(), self.waiting.len()));
         assert_eq!((keys.len(), hosts.len()), (self.keys.len(), self.hosts.len()));
-        for (KeyView { key, state, health, in_flight, used }, known) in keys.iter().zip(&self.keys) {
+        for (view, known) in keys.iter().zip(&self.keys) {
+            let KeyView { key, state, health, in_flight, used, model_rests, last_error, last_trial } = view;
             assert_eq!((key, *in_flight, *used), (&known.key, known.out, known.used));
             assert!((0.0..=1.0).contains(health) && State::NAMES.contains(&state.as_str()));
+            assert!(model_rests.iter().all(|rest| self.refused_models.contains(&*rest.model)));
+            assert_eq!(*last_error, known.last_error);
+            assert!(last_trial.is_none_or(|at| at <= self.now));
         }
-        for (HostView { origin, open }, known) in hosts.iter().zip(&self.hosts) {
-            assert_eq!((origin, *open), (&known.origin, known.shut_until.is_none()));
+        for (HostView { origin, open, openings }, known) in hosts.iter().zip(&self.hosts) {
+            let shut = known.shut_until.is_some();
+            assert_eq!((origin, *open, *openings), (&known.origin, !shut, known.openings));
+        }
+        for (reason, begun) in rests_begun {
+            assert_eq!(begun, self.rests_begun.get(&reason).copied().unwrap_or_default(), "{reason:?}");
         }
         // With the stand-ins, a model has two sets.
         let most = 2 * self.keys.len() * self.refused_models.len();

@@ -136,15 +136,23 @@ impl Way {
         let at = proxy.uri().clone();
         let (user, password) = proxy.raw_auth().unwrap_or_default();
         match at.scheme_str() {
-            Some(scheme @ ("socks4" | "socks4a")) => {
-                plain(SocksV4::new(socks(&at), self.tcp.clone()).local_dns(scheme == "socks4").call(host))
-            }
-            Some(scheme @ ("socks5" | "socks5h")) => {
-                let mut socks = SocksV5::new(socks(&at), self.tcp.clone()).local_dns(scheme == "socks5");
-                if !user.is_empty() {
-                    socks = socks.with_auth(user.to_owned(), password.to_owned());
-                }
-                plain(socks.call(host))
+            Some(scheme @ ("socks4" | "socks4a" | "socks5" | "socks5h")) => {
+                let tcp = self.tcp.clone();
+                let (is_four, looks_up) =
+                    (scheme.starts_with("socks4"), matches!(scheme, "socks4" | "socks5"));
+                let credential = (!user.is_empty()).then(|| (user.to_owned(), password.to_owned()));
+                Box::pin(async move {
+                    let host = if looks_up { looked_up(&host, is_four).await? } else { with_port(host) };
+                    let proxy = socks(&at);
+                    let io = if is_four {
+                        SocksV4::new(proxy, tcp).call(host).await?
+                    } else if let Some((user, password)) = credential {
+                        SocksV5::new(proxy, tcp).with_auth(user, password).call(host).await?
+                    } else {
+                        SocksV5::new(proxy, tcp).call(host).await?
+                    };
+                    Ok(Stream { io: MaybeHttpsStream::Http(io), proxied: false })
+                })
             }
             _ if host.scheme() == Some(&Scheme::HTTPS) => {
                 let mut tunnel = Tunnel::new(at, self.http_proxy.clone());
@@ -172,13 +180,34 @@ fn plain<E: Into<BoxError>>(
     })
 }
 
+/// The port of a host, where it names none that of its scheme: a SOCKS proxy is told a number.
+fn port_of(host: &Uri) -> u16 {
+    host.port_u16().unwrap_or(if host.scheme() == Some(&Scheme::HTTPS) { 443 } else { 80 })
+}
+
+fn with_port(host: Uri) -> Uri {
+    let at = format!("{}:{}", host.host().unwrap_or_default(), port_of(&host));
+    at_authority(&at).unwrap_or(host)
+}
+
+/// The address of a host. Looked up in the connector, the name would hold up a thread of the runtime.
+async fn looked_up(host: &Uri, is_four: bool) -> Result<Uri, BoxError> {
+    let name = host.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    let mut found = tokio::net::lookup_host((name, port_of(host))).await?;
+    // SOCKS 4 knows no other.
+    let address = found.find(|address| !is_four || address.is_ipv4()).ok_or("the host has no address")?;
+    Ok(at_authority(&address.to_string())?)
+}
+
 /// Where a SOCKS proxy is, with the port that IANA gave the protocol if no other is named.
 fn socks(at: &Uri) -> Uri {
     const PORT: u16 = 1080;
-    let host = at.host().unwrap_or_default();
-    let port = at.port_u16().unwrap_or(PORT);
-    let uri = Uri::builder().scheme(Scheme::HTTP).authority(format!("{host}:{port}")).path_and_query("/");
-    uri.build().unwrap_or_else(|_| at.clone())
+    let authority = format!("{}:{}", at.host().unwrap_or_default(), at.port_u16().unwrap_or(PORT));
+    at_authority(&authority).unwrap_or_else(|_| at.clone())
+}
+
+fn at_authority(authority: &str) -> Result<Uri, http::Error> {
+    Uri::builder().scheme(Scheme::HTTP).authority(authority).path_and_query("/").build()
 }
 
 /// A connection on its way to a host.

@@ -11,10 +11,10 @@ use std::{
     future::poll_fn,
     pin::{Pin, pin},
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Wake, Waker},
     time::{Duration, Instant},
 };
 
@@ -30,6 +30,7 @@ use hyper::{
     },
 };
 use hyper_rustls::MaybeHttpsStream;
+use tokio::sync::Notify;
 use tower::Service as _;
 
 use super::{
@@ -64,11 +65,17 @@ struct Host {
     idle: Mutex<Vec<Link>>,
 }
 
-/// Who is told when one that carries nothing moves.
+/// What is told when one that carries nothing moves, also before anybody waits for it.
 #[derive(Debug, Default)]
 struct Watch {
     begun: AtomicBool,
-    waker: OnceLock<Waker>,
+    moved: Notify,
+}
+
+impl Wake for Watch {
+    fn wake(self: Arc<Self>) {
+        self.moved.notify_one();
+    }
 }
 
 /// One connection.
@@ -155,18 +162,14 @@ impl Kept {
         if self.watch.begun.load(Ordering::Relaxed) || self.watch.begun.swap(true, Ordering::Relaxed) {
             return;
         }
-        let this = Arc::downgrade(self);
+        let (this, watch) = (Arc::downgrade(self), Arc::clone(&self.watch));
         let watching = async move {
             loop {
-                if until_woken(SWEEP).await {
+                if tokio::time::timeout(SWEEP, watch.moved.notified()).await.is_ok() {
                     tokio::time::sleep(SETTLE).await;
                 }
                 let Some(kept) = Weak::upgrade(&this) else { return };
-                poll_fn(|context| {
-                    kept.sweep(context);
-                    Poll::Ready(())
-                })
-                .await;
+                kept.sweep(&Arc::clone(&watch).into());
             }
         };
         #[expect(clippy::disallowed_methods, reason = "it ends with what it watches")]
@@ -174,15 +177,13 @@ impl Kept {
     }
 
     /// Lets go of those that are closed or old.
-    fn sweep(&self, context: &mut Context<'_>) {
-        let _ = self.watch.waker.set(context.waker().clone());
+    fn sweep(&self, watcher: &Waker) {
         let now = self.clock.mono();
         let hosts: Vec<_> =
             self.hosts.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
         for host in hosts {
-            host.lock().retain_mut(|link| {
-                now.saturating_duration_since(link.used) < IDLE && link.is_free(context.waker())
-            });
+            host.lock()
+                .retain_mut(|link| now.saturating_duration_since(link.used) < IDLE && link.is_free(watcher));
         }
     }
 }
@@ -236,17 +237,6 @@ impl Link {
     }
 }
 
-/// Waits until something wakes this task, at most so long. True if something did.
-async fn until_woken(most: Duration) -> bool {
-    let mut alarm = pin!(tokio::time::sleep(most));
-    let mut asked = false;
-    poll_fn(|context| {
-        let due = alarm.as_mut().poll(context).is_ready();
-        if due || std::mem::replace(&mut asked, true) { Poll::Ready(!due) } else { Poll::Pending }
-    })
-    .await
-}
-
 /// The body of an answer, and the connection that it comes on.
 #[derive(Debug)]
 pub(super) struct LinkBody {
@@ -261,8 +251,7 @@ impl LinkBody {
     /// The answer has come to its end: the connection is kept for the next request, if it is as good as new.
     fn give_back(&mut self) {
         let Some(mut link) = self.link.take() else { return };
-        let watcher = self.watch.waker.get().unwrap_or(Waker::noop());
-        if link.is_free(watcher) {
+        if link.is_free(&Arc::clone(&self.watch).into()) {
             link.used = self.clock.mono();
             self.host.lock().push(link);
         }
@@ -307,7 +296,9 @@ impl Body for LinkBody {
         };
         match &frame {
             Poll::Ready(None) => this.give_back(),
-            Poll::Ready(Some(Ok(_))) if this.incoming.is_end_stream() => this.give_back(),
+            Poll::Ready(Some(Ok(frame))) if frame.is_trailers() || this.incoming.is_end_stream() => {
+                this.give_back();
+            }
             _ => {}
         }
         frame

@@ -110,9 +110,10 @@ impl Answer {
         Self { body: Body::Endless(piece.into(), counter.clone()), ..Self::status(200) }
     }
 
-    /// These bytes instead of an HTTP answer; then the connection closes. On HTTP/2 the stream is reset.
+    /// These bytes instead of an HTTP answer; then the connection closes, unless it is [left open](Self::then_keep).
+    /// On HTTP/2 the stream is reset.
     pub fn raw(bytes: impl Into<Bytes>) -> Self {
-        Self { body: Body::Raw(bytes.into()), ..Self::status(200) }
+        Self { body: Body::Raw(bytes.into()), afterwards: Afterwards::Close, ..Self::status(200) }
     }
 
     /// 307 to `location`.
@@ -295,6 +296,13 @@ impl Answer {
     #[must_use]
     pub const fn then_close(mut self) -> Self {
         self.afterwards = Afterwards::Close;
+        self
+    }
+
+    /// Leaves the connection open for the next request, whatever was said on it.
+    #[must_use]
+    pub const fn then_keep(mut self) -> Self {
+        self.afterwards = Afterwards::KeepAlive;
         self
     }
 

@@ -233,7 +233,7 @@ async fn perform<W: AsyncWrite + Unpin>(writer: &mut W, answer: Answer, method: 
     }
     if let Body::Raw(bytes) = &answer.body {
         write(writer, bytes, None).await?;
-        return Ok(Fate::Close);
+        return Ok(if answer.afterwards == Afterwards::KeepAlive { Fate::Keep } else { Fate::Close });
     }
     let bodiless = *method == Method::HEAD || matches!(answer.status.as_u16(), 100..=199 | 204 | 304);
     let chunked = answer.length().is_none() && answer.framing != Framing::UntilClose;
