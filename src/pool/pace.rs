@@ -43,6 +43,8 @@ pub(super) struct Pace {
     refused: Instant,
     /// When the last request went that may still pass.
     granted: Option<Instant>,
+    /// How many have gone since the refusal, and how many of them have passed.
+    gone: u32,
     passed: u32,
     /// Whether the last request went as soon as it might: then it is the pace that bounds the traffic.
     bounds: bool,
@@ -57,6 +59,7 @@ impl Pace {
             step: FIRST_STEP,
             refused: now,
             granted: None,
+            gone: 0,
             passed: 0,
             bounds: false,
         }
@@ -73,9 +76,9 @@ impl Pace {
         let told = self.granted.filter(|granted| *granted < started);
         let told = told.map_or(wait, |granted| next.saturating_duration_since(granted));
         if self.interval.is_some() || wait <= RATE_WAIT || self.passed <= NEXT_TO_NOTHING {
-            // Where nothing passed since the last refusal it was not the distance that was too short: whoever is told to
-            // wait, and is refused again and again, is as far apart as ever.
-            let retreat = if self.passed > 0 { RETREAT } else { 1.0 };
+            // Where nothing else has gone since the last refusal it was not the distance that was too short: whoever is
+            // told to wait, and is refused again and again, is as far apart as ever.
+            let retreat = if self.gone > 1 { RETREAT } else { 1.0 };
             let wider = self.interval.map(|interval| interval.mul_f64(retreat));
             let wider = wider.map_or(told, |wider| wider.max(told.min(wider.mul_f64(2.0))));
             self.interval = Some(wider.min(LONGEST_NAMED));
@@ -84,7 +87,7 @@ impl Pace {
         self.next = next;
         self.refused = now;
         self.granted = None;
-        self.passed = 0;
+        (self.gone, self.passed) = (0, 0);
     }
 
     /// From when on a request may go.
@@ -95,6 +98,7 @@ impl Pace {
     /// A request goes now.
     pub(super) fn granted(&mut self, now: Instant) {
         self.granted = Some(now);
+        self.gone = self.gone.saturating_add(1);
         if let Some(interval) = self.interval {
             self.bounds = now < self.next + interval;
             self.next = self.next.max(now) + interval;
@@ -125,6 +129,8 @@ impl Pace {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
     use super::*;
     use crate::clock::Clock;
 
@@ -149,20 +155,25 @@ mod tests {
         }
     }
 
-    /// As many requests as the pace allows, for so long: how many passed and how many were refused.
-    fn drive(bucket: &mut Bucket, seconds: u64) -> (u32, u32) {
+    /// As many requests as the pace allows, for so long: how many passed and how many were refused. An answer takes as
+    /// long as `answer`, a refusal hardly anything.
+    fn drive(bucket: &mut Bucket, answer: Duration, seconds: u64) -> (u32, u32) {
         let start = bucket.at;
         let (mut pace, mut now): (Option<Pace>, Instant) = (None, start);
+        let mut answers: VecDeque<Instant> = VecDeque::new();
         let (mut passed, mut refused) = (0, 0);
         while now < start + Duration::from_secs(seconds) {
             if let Some(pace) = &mut pace {
                 now = pace.free_at(now);
                 pace.granted(now);
             }
+            while let Some(went) = answers.pop_front_if(|went| *went + answer <= now) {
+                pace = pace.filter_map_passed(went + answer, went);
+            }
             match bucket.take(now) {
                 Ok(()) => {
                     passed += 1;
-                    pace = pace.filter_map_passed(now);
+                    answers.push_back(now);
                 }
                 Err(wait) => {
                     refused += 1;
@@ -180,12 +191,12 @@ mod tests {
     }
 
     trait FilterPassed {
-        fn filter_map_passed(self, now: Instant) -> Self;
+        fn filter_map_passed(self, now: Instant, started: Instant) -> Self;
     }
 
     impl FilterPassed for Option<Pace> {
-        fn filter_map_passed(mut self, now: Instant) -> Self {
-            if self.as_mut().is_some_and(|pace| !pace.passed(now, now)) {
+        fn filter_map_passed(mut self, now: Instant, started: Instant) -> Self {
+            if self.as_mut().is_some_and(|pace| !pace.passed(now, started)) {
                 return None;
             }
             self
@@ -195,13 +206,16 @@ mod tests {
     #[test]
     fn it_settles_at_the_upstreams_rate_and_is_seldom_refused() {
         for (per_second, burst) in [(20.0, 20.0), (5.0, 5.0), (500.0, 50.0), (0.05, 1.0)] {
-            let at = Clock::system().now().mono;
-            let mut bucket = Bucket { per_second, burst, tokens: burst, at };
-            let seconds = (2000.0 / per_second) as u64;
-            let (passed, refused) = drive(&mut bucket, seconds);
-            let possible = burst + per_second * seconds as f64;
-            assert!(f64::from(passed) >= possible * 0.97, "{per_second}: {passed} of {possible}");
-            assert!(f64::from(refused) <= possible * 0.02, "{per_second}: {refused} refused of {possible}");
+            for answer in [0, 1, 10, 30, 49, 51, 100, 1000] {
+                let at = Clock::system().now().mono;
+                let mut bucket = Bucket { per_second, burst, tokens: burst, at };
+                let seconds = (2000.0 / per_second) as u64;
+                let (passed, refused) = drive(&mut bucket, Duration::from_millis(answer), seconds);
+                let possible = burst + per_second * seconds as f64;
+                let case = format!("{per_second} a second, {answer} ms");
+                assert!(f64::from(passed) >= possible * 0.97, "{case}: {passed} of {possible}");
+                assert!(f64::from(refused) <= possible * 0.03, "{case}: {refused} refused of {possible}");
+            }
         }
     }
 
@@ -222,10 +236,10 @@ mod tests {
     fn it_follows_a_rate_that_rises() {
         let at = Clock::system().now().mono;
         let mut bucket = Bucket { per_second: 10.0, burst: 10.0, tokens: 10.0, at };
-        drive(&mut bucket, 60);
+        drive(&mut bucket, Duration::ZERO, 60);
         let start = bucket.at;
         bucket.per_second = 20.0;
-        let (passed, _) = drive(&mut bucket, 120);
+        let (passed, _) = drive(&mut bucket, Duration::ZERO, 120);
         let seconds = bucket.at.saturating_duration_since(start).as_secs_f64();
         assert!(f64::from(passed) >= seconds * 20.0 * 0.9, "{passed} in {seconds} s");
     }
