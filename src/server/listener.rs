@@ -5,7 +5,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     num::NonZeroUsize,
-    pin::pin,
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -174,10 +174,11 @@ impl Listener {
     /// Serves until told to stop, and then until the connections have ended.
     pub async fn serve(self, answers: impl Answers, stop: Stop) -> Drained {
         let tasks = TaskTracker::new();
-        let (protocols, stop) = ((http1(), http2()), Arc::new(stop));
+        let (protocols, stop) = (Arc::new((http1(), http2())), Arc::new(stop));
         let attend = |stream, peer: SocketAddr, permit| {
             let held = (permit, self.connections.opened());
-            let attended = attend(stream, peer.ip(), answers.clone(), protocols.clone(), Arc::clone(&stop));
+            let attended =
+                attend(stream, peer.ip(), answers.clone(), Arc::clone(&protocols), Arc::clone(&stop));
             tasks.spawn(async move {
                 let _held = held;
                 attended.await;
@@ -245,7 +246,7 @@ async fn attend(
     stream: TcpStream,
     peer: IpAddr,
     answers: impl Answers,
-    (http1, http2): (http1::Builder, http2::Builder<TokioExecutor>),
+    protocols: Arc<(http1::Builder, http2::Builder<TokioExecutor>)>,
     stop: Arc<Stop>,
 ) {
     // An answer in pieces must not wait for the client's delayed ACK.
@@ -267,30 +268,39 @@ async fn attend(
             Ok::<_, Infallible>(answer)
         }
     });
-    let io = TokioIo::new(stream);
-    let connection = async {
-        match protocol {
-            Protocol::Http1 => finish(http1.serve_connection(io, service), stop.no_late_request()).await,
-            // Its clients are told which requests were too late.
-            Protocol::Http2 => finish(http2.serve_connection(io, service), stop.accepting.cancelled()).await,
+    let (http1, http2) = &*protocols;
+    // In boxes, since this future keeps room for every value that it ever moves.
+    match protocol {
+        Protocol::Http1 => {
+            let connection = Box::pin(http1.serve_connection(TokioIo::new(stream), service));
+            finish(connection, stop.no_late_request(), &stop.abort).await;
         }
-    };
-    tokio::select! {
-        () = connection => {}
-        () = stop.abort.cancelled() => {}
+        Protocol::Http2 => {
+            let connection = Box::pin(http2.serve_connection(TokioIo::new(stream), service));
+            // Its clients are told which requests were too late.
+            finish(connection, stop.accepting.cancelled(), &stop.abort).await;
+        }
     }
 }
 
-/// Drives a connection to its end, which is near once `told` has come.
-async fn finish(connection: impl GracefulConnection, told: impl Future<Output = ()>) {
-    let mut connection = pin!(connection);
+/// Drives a connection to its end, which is near once `told` has come, and there with `abort`.
+async fn finish(
+    mut connection: Pin<Box<impl GracefulConnection>>,
+    told: impl Future<Output = ()>,
+    abort: &CancellationToken,
+) {
+    let mut abort = pin!(abort.cancelled());
+    // How a client's connection ends is its own affair; requests are logged one by one.
     tokio::select! {
-        // How a client's connection ends is its own affair; requests are logged one by one.
         _ = &mut connection => return,
         () = told => {}
+        () = &mut abort => return,
     }
     connection.as_mut().graceful_shutdown();
-    let _ = connection.await;
+    tokio::select! {
+        _ = connection => {}
+        () = abort => {}
+    }
 }
 
 /// What a client speaks.
