@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use crate::{
     config::{Bind, Config, Env, Flags, Problems},
     daemon::{Daemon, StartError},
+    descriptors,
     lifecycle::Lifecycle,
     telemetry,
 };
@@ -106,6 +107,7 @@ fn command(cli: Cli) -> Result<(), Failure> {
 }
 
 fn serve(config: Config) -> Result<(), Failure> {
+    descriptors::make_room(config.server.max_connections.get());
     let _flush = telemetry::init(&config.telemetry)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {

@@ -3,7 +3,7 @@
 //! The house has floors; a file uses lower floors only.
 //!
 //! ```text
-//! 6 main → cli
+//! 6 main → cli (→ descriptors: what the system lets us have)
 //! 5 daemon (wires everything) → lifecycle (signals, drain)
 //! 4 config (files, environment, older formats → the settings of each part)
 //! 3 server (listener, client auth, errors, probes)
@@ -17,6 +17,7 @@ pub mod client;
 pub mod clock;
 pub mod config;
 pub mod daemon;
+mod descriptors;
 pub mod forward;
 pub mod lifecycle;
 pub mod pool;

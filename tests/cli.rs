@@ -44,6 +44,36 @@ async fn keys_from_the_environment_are_enough_to_serve() {
     assert!(proxy.log().contains("environment OPENAI_KEYS: 2 keys"), "{}", proxy.log());
 }
 
+/// A table that grows under load holds up requests for some ten milliseconds, each time.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn there_is_room_for_descriptors_from_the_start() {
+    for (max_connections, room) in [(600, 1200), (1_000_000, 10_000)] {
+        let toml = format!(
+            "[server]\nmax_connections = {max_connections}\n[observability]\nmetrics_bind = \"off\"\n"
+        );
+        let folder = Folder::with("config.toml", &toml);
+        let start = folder.command(&["--bind", "127.0.0.1:0"]).descriptors(100);
+        let proxy = start.env("OPENAI_KEYS", "sk-a").serve().await;
+        let limits = proxy.told_by_linux("limits");
+        let limits: Vec<_> = limits
+            .lines()
+            .find(|line| line.starts_with("Max open files"))
+            .expect("a limit")
+            .split_whitespace()
+            .skip(3)
+            .take(2)
+            .map(str::to_owned)
+            .collect();
+        assert_eq!(limits[0], limits[1], "the limit is as high as it may be");
+        let most = limits[1].parse().unwrap_or(u64::MAX);
+        let status = proxy.told_by_linux("status");
+        let size = status.lines().find_map(|line| line.strip_prefix("FDSize:")).expect("a size");
+        let size: u64 = size.trim().parse().expect("a number");
+        assert!(size >= room.min(most), "room for {size}");
+    }
+}
+
 #[tokio::test]
 async fn keys_of_both_files_and_of_the_environment_are_united() {
     let upstream = Upstream::start().await;

@@ -66,6 +66,17 @@ impl Start {
         self
     }
 
+    /// With no more file descriptors than that, until it asks for more.
+    pub fn descriptors(self, soft_limit: u32) -> Self {
+        let inner = self.0.as_std();
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", &format!("ulimit -Sn {soft_limit} && exec \"$0\" \"$@\"")]);
+        command.arg(inner.get_program()).args(inner.get_args()).env_clear().kill_on_drop(true);
+        command.current_dir(inner.get_current_dir().expect("it has a folder of its own"));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self(command)
+    }
+
     /// Runs it to its end.
     pub async fn run(mut self) -> Told {
         let output = tokio::time::timeout(PATIENCE, self.0.output()).await.expect("it ends");
@@ -132,6 +143,12 @@ impl Running {
                 return line;
             }
         }
+    }
+
+    /// What Linux tells of it in `/proc`.
+    pub fn told_by_linux(&self, file: &str) -> String {
+        let path = format!("/proc/{}/{file}", self.child.id().expect("it runs"));
+        std::fs::read_to_string(path).expect("Linux tells it")
     }
 
     /// Sends it a signal, such as `-TERM`.
