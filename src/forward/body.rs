@@ -101,7 +101,7 @@ impl LeasedBody {
         self.inner = None;
         self.ended = true;
         if let Some(lease) = self.lease.take() {
-            lease.judged(verdict);
+            lease.judged(verdict, None);
         }
         self.access.ended(ending);
     }

@@ -17,7 +17,7 @@ use crate::{
     pool::{
         Arrival, Causes, Effects, Exhausted, Outcome, Pool, Reason, Snapshot, Ticket, Transition, Want, Why,
     },
-    types::{Class, Key, KeyIdentity, Origin, PoolName, Verdict},
+    types::{AccountId, Class, Key, KeyIdentity, Origin, PoolName, Verdict},
 };
 
 /// The target of what is logged about keys and hosts: `RUST_LOG=key_cycle_proxy::pool=debug`.
@@ -180,12 +180,12 @@ impl SharedPool {
         };
         let pool = &self.name;
         match transition {
-            Transition::Resting { key, model: None, reason: Reason::Rejected, until } => {
+            Transition::Resting { key, model: None, reason: Reason::Rejected, until, .. } => {
                 warn!(target: TARGET, %pool, key.id = %key.id(), recheck_ms = ms(until), "upstream rejected a key: quarantined");
             }
-            Transition::Resting { key, model, reason, until } => {
+            Transition::Resting { key, model, reason, until, with } => {
                 let model = model.as_deref();
-                info!(target: TARGET, %pool, key.id = %key.id(), reason = reason.as_str(), model, for_ms = ms(until), "key rests");
+                info!(target: TARGET, %pool, key.id = %key.id(), reason = reason.as_str(), model, for_ms = ms(until), with, "key rests");
             }
             Transition::Recovered { key } => info!(target: TARGET, %pool, key.id = %key.id(), "key is back"),
             Transition::HostOpened { host, until } => {
@@ -268,13 +268,18 @@ impl Lease {
         &self.key
     }
 
-    /// A head has come that shows the key at work; the lease stays out for the body.
-    pub(super) fn heard(&mut self) {
+    /// A head has come that shows the key at work, and perhaps its account; the lease stays out for the body.
+    pub(super) fn heard(&mut self, account: Option<AccountId>) {
         let now = self.pool.clock.mono();
         if let Some(ticket) = &mut self.ticket {
             let latency = now.saturating_duration_since(self.since);
-            let effects = self.pool.lock().pool.heard(now, ticket, latency, &self.ask.want(&[], &[]));
-            self.pool.carry_out(effects);
+            let mut inner = self.pool.lock();
+            let learned = account.map(|account| inner.pool.learn(now, ticket, account));
+            let effects = inner.pool.heard(now, ticket, latency, &self.ask.want(&[], &[]));
+            drop(inner);
+            for effects in learned.into_iter().chain([effects]) {
+                self.pool.carry_out(effects);
+            }
         }
     }
 
@@ -282,8 +287,12 @@ impl Lease {
         self.give_back(outcome, None);
     }
 
-    /// Settles it with what its attempt came to.
-    pub(super) fn judged(mut self, verdict: &Verdict) {
+    /// Settles it with what its attempt came to, and whom it counted against, if the answer says so.
+    pub(super) fn judged(mut self, verdict: &Verdict, account: Option<AccountId>) {
+        if let Some((account, ticket)) = account.zip(self.ticket.as_ref()) {
+            let effects = self.pool.lock().pool.learn(self.pool.clock.mono(), ticket, account);
+            self.pool.carry_out(effects);
+        }
         self.give_back(Outcome::of(verdict), Some(verdict.class));
     }
 

@@ -45,7 +45,7 @@ use crate::{
     provider::{self, Answer},
     redact::{self, Traces},
     telemetry::{Metrics, Retried, access::Access},
-    types::{Class, Key, KeyIdentity, Origin, Verdict},
+    types::{AccountId, Class, Key, KeyIdentity, Origin, Verdict},
 };
 
 /// Sends requests with the keys of one pool.
@@ -69,6 +69,8 @@ const WORTH_TELLING: Duration = Duration::from_millis(1);
 struct Missed {
     key: Arc<Key>,
     verdict: Verdict,
+    /// Whom it counted against, if the answer says so.
+    account: Option<AccountId>,
     refusal: Option<Refusal>,
 }
 
@@ -187,11 +189,12 @@ impl Forwarder {
                 Ok(Attempt::Passed(answer, verdict)) => {
                     let key = Arc::clone(lease.key());
                     self.metrics.attempt(verdict.class);
+                    let account = provider::account(answer.headers(), &[]);
                     let lease = if verdict.class == Class::Success {
-                        lease.heard();
+                        lease.heard(account);
                         Some(lease)
                     } else {
-                        lease.judged(&verdict);
+                        lease.judged(&verdict, account);
                         None
                     };
                     return Ok(self.deliver(answer, lease, &key, access, alarm));
@@ -203,7 +206,7 @@ impl Forwarder {
             self.metrics.attempt(verdict.class);
             let key = Arc::clone(lease.key());
             tries.count(&key, &verdict);
-            lease.judged(&verdict);
+            lease.judged(&verdict, missed.account);
             let facts = Facts { local: self.pool.failure_is_local(&key) };
             let afford = || self.budget.lock().unwrap_or_else(PoisonError::into_inner).withdraw(now);
             let step = plan.step(&verdict, facts, now, &mut rng, afford);
@@ -266,12 +269,18 @@ impl Forwarder {
                 return Ok(Attempt::Missed(Missed {
                     key: Arc::clone(key),
                     verdict: provider::judge_fault(fault),
+                    account: None,
                     refusal: None,
                 }));
             }
             None => {
                 let verdict = provider::judge_fault(provider::Fault::HeadTimeout);
-                return Ok(Attempt::Missed(Missed { key: Arc::clone(key), verdict, refusal: None }));
+                return Ok(Attempt::Missed(Missed {
+                    key: Arc::clone(key),
+                    verdict,
+                    account: None,
+                    refusal: None,
+                }));
             }
         };
         let wall = self.clock.wall();
@@ -284,8 +293,9 @@ impl Forwarder {
         let text = refusal.text();
         let answer = Answer { status: refusal.status, headers: &refusal.headers, body: &text };
         let verdict = provider::judge(&answer, inbound.endpoint, wall);
+        let account = provider::account(answer.headers, answer.body);
         drop(text);
-        Ok(Attempt::Missed(Missed { key: Arc::clone(key), verdict, refusal: Some(refusal) }))
+        Ok(Attempt::Missed(Missed { key: Arc::clone(key), verdict, account, refusal: Some(refusal) }))
     }
 
     fn deliver(
@@ -378,7 +388,7 @@ impl Forwarder {
                 ForwardError::AllKeysCooling(unavailable)
             }
         };
-        let Some(Missed { key, verdict, refusal }) = tries.last else {
+        let Some(Missed { key, verdict, refusal, .. }) = tries.last else {
             let error = match why {
                 Some(NoLeaseWhy::NoKeyForModel) => ForwardError::ModelNotFound { model: ask.model.clone() },
                 Some(NoLeaseWhy::LineFull) => ForwardError::TooManyWaiting(unavailable(causes())),

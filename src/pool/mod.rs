@@ -8,9 +8,11 @@
 //! is full, or whose host is shut; when a key is free it grants one; every ticket settled leaves nothing in flight; at
 //! most one probe is out per resting key and per open host; who came first is served first.
 
+mod accounts;
 mod breaker;
 mod cooling;
 mod effects;
+mod limits;
 mod line;
 mod orders;
 mod outcome;
@@ -31,13 +33,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use accounts::Accounts;
 use breaker::Breaker;
 pub use cooling::Reason;
-use effects::family;
+use effects::{Word, family};
+use limits::Limits;
 pub use line::LineFull;
 use line::Lines;
 use orders::Order;
-pub use outcome::{Arrival, Effects, Exhausted, Grant, Outcome, Ticket, Transition, Want, Why};
+pub use outcome::{Arrival, Effects, Exhausted, Grant, Outcome, Rests, Ticket, Transition, Want, Why};
 use rotation::index;
 use routing::Routing;
 pub use settings::{Settings, Strategy, UnknownStrategy};
@@ -53,6 +57,8 @@ pub struct Pool {
     slots: Vec<Slot>,
     by_identity: HashMap<KeyIdentity, u32>,
     hosts: Vec<Host>,
+    accounts: Accounts,
+    limits: Limits,
     routing: Routing,
     /// The model sets first, in the routing's order; then those of single models.
     rotations: Vec<Order>,
@@ -89,7 +95,8 @@ impl Pool {
     pub fn new(mut settings: Settings, keys: Vec<Arc<Key>>, home: &Origin, rng: fastrand::Rng) -> Self {
         let penalty = settings.unhealthy_penalty;
         settings.unhealthy_penalty = if penalty.is_nan() { 1.0 } else { penalty.clamp(1.0, 1000.0) };
-        let (slots, hosts) = people(keys);
+        let (mut slots, hosts) = people(keys);
+        let accounts = Accounts::new(&mut slots);
         let known = hosts.iter().map(|host| &host.origin).find(|origin| *origin == home);
         let home = known.or_else(|| hosts.first().map(|host| &host.origin));
         let keys = slots.iter().map(|slot| &*slot.key);
@@ -101,6 +108,8 @@ impl Pool {
             slots,
             by_identity,
             hosts,
+            accounts,
+            limits: Limits::default(),
             routing,
             rotations: Vec::new(),
             overlays: vec![HashMap::new(); sets.len()],
@@ -228,7 +237,7 @@ impl Pool {
             }
             Outcome::Harmless => {
                 // Who was asked as a probe and answered is alive.
-                if ticket.key_probe || ticket.model_probe {
+                if ticket.probes.any_rest() {
                     self.works(now, &mut ticket, want, &mut effects);
                 }
                 self.host_works(now, &mut ticket, &mut effects);
@@ -236,23 +245,14 @@ impl Pool {
             Outcome::Denied => {
                 self.slots[ticket.slot as usize].deny(now, want.purpose);
                 // Whose permissions were looked up is alive.
-                if ticket.key_probe {
+                if ticket.probes.key {
                     self.key_works(now, &mut ticket, &mut effects);
                 }
                 self.host_works(now, &mut ticket, &mut effects);
             }
-            Outcome::Rest { reason, model_only, named } => {
+            Outcome::Rest { reason, of, named } => {
                 self.host_works(now, &mut ticket, &mut effects);
-                match want.model.filter(|_| model_only) {
-                    Some(model) => {
-                        // A refusal for one model is no word against the key.
-                        if ticket.key_probe {
-                            self.key_works(now, &mut ticket, &mut effects);
-                        }
-                        self.rest_for_model(now, &ticket, model, reason, named, &mut effects);
-                    }
-                    None => self.rest(now, &ticket, reason, named, &mut effects),
-                }
+                self.rest(now, &mut ticket, (of, Word { reason, named }), want, &mut effects);
             }
             Outcome::Failed => self.failed(now, &mut ticket, &mut effects),
             Outcome::HostFailed => self.host_failed(now, &mut ticket, &mut effects),
@@ -261,9 +261,7 @@ impl Pool {
         }
         self.return_probes(now, &ticket, want, &mut effects);
         for twin in family(&self.slots, ticket.slot) {
-            if std::mem::take(&mut self.slots[twin as usize].awaited) {
-                self.tell(twin, &mut effects);
-            }
+            self.tell_if_awaited(twin, &mut effects);
         }
         self.count(&effects);
         effects
@@ -287,7 +285,7 @@ impl Pool {
         }
     }
 
-    /// Lifts rests that began for this reason, from the keys named, for every model.
+    /// Lifts rests that began for this reason, from the keys named and their accounts, for every model.
     pub fn lift(&mut self, keys: &[KeyIdentity], reason: Reason) -> Effects {
         let mut effects = Effects::default();
         let named = keys.iter().filter_map(|key| self.by_identity.get(key).copied());
@@ -302,6 +300,10 @@ impl Pool {
             }
             if self.lift_for_models(slot, reason) || lifted {
                 self.tell(slot, &mut effects);
+            }
+            let account = self.slots[slot as usize].account;
+            if self.lift_account(account, reason) {
+                self.tell_account(account, &mut effects);
             }
         }
         self.count(&effects);

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    Causes, Effects, Pool, Strategy,
+    Arrival, Causes, Pool, Strategy,
+    limits::ModelHash,
     rotation::{Rotation, index},
 };
 
@@ -19,6 +20,8 @@ pub(super) struct Order {
     pub(super) rotation: Rotation,
     /// When the last rest for this model alone ends. `None`: this is no overlay.
     pub(super) marked_until: Option<Instant>,
+    /// The only model that it is for, if there is only one.
+    pub(super) model: Option<ModelHash>,
     /// The least seconds to a head that a member shows.
     pub(super) fastest: Option<f64>,
     /// The time between two turns in a line, and when it was found.
@@ -41,7 +44,7 @@ impl Pool {
     }
 
     /// The rotation of `model` alone, in which its keys can rest for it alone; made when first needed.
-    pub(super) fn overlay(&mut self, now: Instant, set: u32, model: &str, effects: &mut Effects) -> u32 {
+    pub(super) fn overlay(&mut self, now: Instant, set: u32, model: &str, wake: &mut Vec<Arrival>) -> u32 {
         if let Some(&known) = self.overlays[set as usize].get(model) {
             return known;
         }
@@ -49,6 +52,7 @@ impl Pool {
         let order = Order {
             rotation: parent.rotation.clone(),
             marked_until: Some(now),
+            model: Some(self.limits.hash(model)),
             fastest: parent.fastest,
             ..Order::default()
         };
@@ -62,7 +66,7 @@ impl Pool {
             index(self.rotations.len() - 1)
         };
         self.overlays[set as usize].insert(Box::from(model), at);
-        self.lines.move_model(set, at, model, &mut effects.wake);
+        self.lines.move_model(set, at, model, wake);
         at
     }
 

@@ -35,12 +35,34 @@ pub struct Ticket {
     pub(super) slot: u32,
     /// The model set it was picked from.
     pub(super) set: u32,
+    /// The account it counts against; its key may be known to be of another one later.
+    pub(super) account: u32,
     pub(super) started: Instant,
     /// Whether its head has come.
     pub(super) heard: bool,
-    pub(super) key_probe: bool,
-    pub(super) model_probe: bool,
-    pub(super) host_probe: bool,
+    pub(super) probes: Probes,
+}
+
+/// What an attempt is the probe of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Probes {
+    /// The key's rest.
+    pub(super) key: bool,
+    /// The key's, for the model.
+    pub(super) member: bool,
+    /// The account's.
+    pub(super) account: bool,
+    /// The account's, for the model.
+    pub(super) limit: bool,
+    /// The host's breaker.
+    pub(super) host: bool,
+}
+
+impl Probes {
+    /// Whether it is the probe of anybody's rest.
+    pub(super) fn any_rest(self) -> bool {
+        self.key || self.member || self.account || self.limit
+    }
 }
 
 /// A key, and the right to use it.
@@ -64,8 +86,8 @@ pub enum Outcome {
     Rest {
         /// Why.
         reason: Reason,
-        /// For the request's model alone.
-        model_only: bool,
+        /// Whose rest it is.
+        of: Rests,
         /// How long the upstream asked for.
         named: Option<Duration>,
     },
@@ -81,13 +103,31 @@ pub enum Outcome {
     Unused,
 }
 
+/// Whose rest a refusal begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rests {
+    /// The credential's, wherever it stands.
+    Key,
+    /// This entry's, for the request's model alone.
+    KeyForModel,
+    /// That of all keys of the account.
+    Account,
+    /// The same, for the request's model alone.
+    AccountForModel,
+}
+
 impl Outcome {
     /// What a verdict means for the pool.
     #[must_use]
     pub fn of(verdict: &Verdict) -> Self {
         let rest = |reason| {
-            let model_only = matches!(verdict.scope, Scope::KeyModel | Scope::AccountModel);
-            Self::Rest { reason, model_only, named: verdict.wait }
+            let of = match verdict.scope {
+                Scope::KeyModel => Rests::KeyForModel,
+                Scope::Account => Rests::Account,
+                Scope::AccountModel => Rests::AccountForModel,
+                Scope::Client | Scope::Key | Scope::Host | Scope::Egress => Rests::Key,
+            };
+            Self::Rest { reason, of, named: verdict.wait }
         };
         match verdict.class {
             Class::Success => Self::Good,
@@ -139,6 +179,8 @@ pub enum Transition {
         reason: Reason,
         /// Until when, unless a probe fails.
         until: Instant,
+        /// How many other keys rest with it, since they are of the same account.
+        with: usize,
     },
     /// A key is back.
     Recovered {

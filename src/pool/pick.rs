@@ -1,6 +1,8 @@
 //! Whose turn it is, and when the next one comes.
 
 use std::{
+    collections::HashMap,
+    iter,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -9,7 +11,8 @@ use super::{
     Grant, Pool, Strategy, Ticket, Want,
     cooling::{Cooling, Leave},
     effects::family,
-    orders::chance,
+    orders::{Order, chance},
+    outcome::Probes,
     rotation::{Lane, Member, Until},
 };
 use crate::rate::Rate;
@@ -139,14 +142,28 @@ impl Pool {
 
     /// Whether a member may be picked, its host aside; and whether little is to be expected of that.
     fn standing(&self, at: u32, member: u32, now: Instant) -> (Leave, bool) {
-        let Member { slot, cooling, .. } = &self.rotations[at as usize].rotation.members[member as usize];
-        let slot = &self.slots[*slot as usize];
-        let leave = slot.leave(now);
-        let Some(cooling) = cooling else {
-            return (leave, leave == Leave::Probe && slot.cooling.is_doubtful());
-        };
+        let order = &self.rotations[at as usize];
+        let member = &order.rotation.members[member as usize];
+        let slot = &self.slots[member.slot as usize];
         let doubtful = |cooling: &Cooling| cooling.leave(now) == Leave::Probe && cooling.is_doubtful();
-        (leave.and(cooling.leave(now)), doubtful(&slot.cooling) || doubtful(cooling))
+        let (mut leave, mut doubted) = (slot.leave(now), doubtful(&slot.cooling));
+        for cooling in self.shared(order, member) {
+            leave = leave.and(cooling.leave(now));
+            doubted |= doubtful(cooling);
+        }
+        (leave, doubted)
+    }
+
+    /// What a member can have to wait for beside its key's own rest: its account's, its own for the model, and its
+    /// account's for the model.
+    pub(super) fn shared<'p>(
+        &'p self,
+        order: &'p Order,
+        member: &'p Member,
+    ) -> impl Iterator<Item = &'p Cooling> {
+        let account = self.slots[member.slot as usize].account;
+        let limit = self.limits.get(account, order.model).map(|limit| &limit.cooling);
+        iter::once(&self.accounts.get(account).cooling).chain(member.cooling.as_deref()).chain(limit)
     }
 
     fn park(&mut self, at: u32, member: u32, leave: Leave) {
@@ -168,15 +185,14 @@ impl Pool {
             id: self.attempts,
             slot: slot_at,
             set,
+            account: slot.account,
             started: now,
             heard: false,
-            key_probe: false,
-            model_probe: false,
-            host_probe: false,
+            probes: Probes::default(),
         };
         let breaker = &mut self.hosts[slot.host as usize].breaker;
         if breaker.leave(now) == Leave::Probe {
-            ticket.host_probe = true;
+            ticket.probes.host = true;
             breaker.probe_sent();
         }
         slot.used += 1;
@@ -197,39 +213,47 @@ impl Pool {
         Grant { key, ticket }
     }
 
-    /// The attempt counts against what rate limits have taught about the credential.
+    /// The attempt counts against what rate limits have taught.
     fn keep_pace(&mut self, at: u32, now: Instant, slot: u32) {
-        let overlay = self.is_overlay(at);
         for twin in family(&self.slots, slot) {
             self.slots[twin as usize].cooling.granted(now);
-            let rotation = &mut self.rotations[at as usize].rotation;
-            if overlay
-                && let Some(member) = rotation.member_of(twin)
-                && let Some(cooling) = rotation.members[member as usize].cooling.as_deref_mut()
-            {
-                cooling.granted(now);
-            }
+        }
+        let account = self.slots[slot as usize].account;
+        self.accounts.get_mut(account).cooling.granted(now);
+        if let Some(limit) = self.limits.get_mut(account, self.rotations[at as usize].model) {
+            limit.cooling.granted(now);
+        }
+        if let Some(cooling) = self.member_cooling(at, slot) {
+            cooling.granted(now);
         }
     }
 
-    /// The attempt is the probe of the rests that have ended, of every entry of the credential.
+    /// The attempt is the probe of the rests that have ended: of every entry of the credential, and of the account.
     fn send_probe(&mut self, at: u32, now: Instant, ticket: &mut Ticket) {
-        let rotation = &mut self.rotations[at as usize].rotation;
-        rotation.tried(now);
-        for twin in family(&self.slots, ticket.slot) {
-            let cooling = &mut self.slots[twin as usize].cooling;
-            if cooling.leave(now) == Leave::Probe {
+        let is_probe = |cooling: &mut Cooling| {
+            let due = cooling.leave(now) == Leave::Probe;
+            if due {
                 cooling.probe_sent(ticket.id);
-                ticket.key_probe = true;
-                self.slots[twin as usize].last_trial = Some(now);
             }
-            let member = rotation.member_of(twin);
-            let cooling = member.and_then(|member| rotation.members[member as usize].cooling.as_deref_mut());
-            if let Some(cooling) = cooling.filter(|cooling| cooling.leave(now) == Leave::Probe) {
-                cooling.probe_sent(ticket.id);
-                ticket.model_probe = true;
+            due
+        };
+        let order = &mut self.rotations[at as usize];
+        order.rotation.tried(now);
+        for twin in family(&self.slots, ticket.slot) {
+            let slot = &mut self.slots[twin as usize];
+            if is_probe(&mut slot.cooling) {
+                ticket.probes.key = true;
+                slot.last_trial = Some(now);
             }
         }
+        ticket.probes.account = is_probe(&mut self.accounts.get_mut(ticket.account).cooling);
+        if let Some(limit) = self.limits.get_mut(ticket.account, order.model) {
+            ticket.probes.limit = is_probe(&mut limit.cooling);
+        }
+        let member = order.rotation.member_of(ticket.slot);
+        let cooling =
+            member.and_then(|member| order.rotation.members[member as usize].cooling.as_deref_mut());
+        ticket.probes.member = cooling.is_some_and(is_probe);
     }
 
     /// The member had its turn.
@@ -318,19 +342,28 @@ impl Pool {
         {
             return pace;
         }
-        let members = order.rotation.members.iter();
+        let in_service = |member: &&Member| {
+            let own = &self.slots[member.slot as usize].cooling;
+            iter::once(own).chain(self.shared(order, member)).all(|cooling| cooling.is_in_service(now))
+        };
+        let mut entries: HashMap<u32, f64> = HashMap::new();
+        let members: Vec<&Member> = order.rotation.members.iter().filter(in_service).collect();
+        for member in &members {
+            *entries.entry(self.slots[member.slot as usize].account).or_default() += 1.0;
+        }
         let per_second: Option<f64> = members
-            .filter_map(|member| {
+            .into_iter()
+            .map(|member| {
                 let slot = &self.slots[member.slot as usize];
-                let cooling = || std::iter::once(&slot.cooling).chain(member.cooling.as_deref());
-                if !cooling().all(|cooling| cooling.is_in_service(now)) {
-                    return None;
-                }
                 let own = slot.key.settings().rate.map(Rate::interval);
-                let interval = own.into_iter().chain(cooling().filter_map(Cooling::interval)).max();
+                let own = own.into_iter().chain(slot.cooling.interval()).max();
                 #[expect(clippy::cast_precision_loss, reason = "fewer than 2^32 keys")]
-                let entries = slot.twins.as_ref().map_or(1, |twins| twins.len()) as f64;
-                Some(interval.map(|interval| (interval.as_secs_f64() * entries).recip()))
+                let own = own
+                    .map(|own| own.as_secs_f64() * slot.twins.as_ref().map_or(1, |twins| twins.len()) as f64);
+                // What its account may do, its keys share.
+                let shared = self.shared(order, member).filter_map(Cooling::interval).max();
+                let shared = shared.map(|shared| shared.as_secs_f64() * entries[&slot.account]);
+                own.into_iter().chain(shared).reduce(f64::max).map(f64::recip)
             })
             .sum();
         let pace = per_second.filter(|rate| *rate > 0.0).map_or(0.0, f64::recip);

@@ -28,6 +28,8 @@ const LATENCY_ALPHA: f64 = 0.2;
 pub(super) struct Slot {
     pub(super) key: Arc<Key>,
     pub(super) host: u32,
+    /// What its limits are counted against.
+    pub(super) account: u32,
     /// The first entry of its credential.
     pub(super) credential: u32,
     /// All entries of its credential, where there are several: they share its limits and its faults.
@@ -74,6 +76,7 @@ impl Slot {
         Self {
             key,
             host,
+            account: at,
             credential: at,
             sets: Vec::new(),
             twins: None,
@@ -115,7 +118,7 @@ impl Slot {
     /// What is to be told of a rest that began.
     pub(super) fn resting(&self, now: Instant) -> Option<Transition> {
         let (reason, until) = self.cooling.current(now)?;
-        Some(Transition::Resting { key: Arc::clone(&self.key), model: None, reason, until })
+        Some(Transition::Resting { key: Arc::clone(&self.key), model: None, reason, until, with: 0 })
     }
 
     pub(super) fn weight(&self) -> f64 {

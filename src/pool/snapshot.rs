@@ -9,7 +9,7 @@ use super::{
     Pool, Reason, Want,
     cooling::{Cooling, Leave},
 };
-use crate::types::{Class, Key, Origin};
+use crate::types::{AccountId, Class, Key, Origin};
 
 /// How old the causes of a refusal may be: under load many are refused for the same ones.
 const CAUSES_KEPT: Duration = Duration::from_millis(250);
@@ -57,6 +57,8 @@ pub struct ModelRest {
 pub struct KeyView {
     /// Which.
     pub key: Arc<Key>,
+    /// The account that its limits are counted against, where that is known.
+    pub account: Option<AccountId>,
     /// Whether it may serve.
     pub state: State,
     /// From 0.0 to 1.0.
@@ -65,7 +67,7 @@ pub struct KeyView {
     pub in_flight: u32,
     /// Requests it was given.
     pub used: u64,
-    /// Its rests for single models.
+    /// Its rests, and those of its account, for single models.
     pub model_rests: Vec<ModelRest>,
     /// The last attempt that was neither a success nor a client's fault: what it came to, and when.
     pub last_error: Option<(Class, Instant)>,
@@ -176,13 +178,22 @@ impl Pool {
                 }
             }
         }
+        for (account, limit) in self.limits.all() {
+            let Some((reason, until)) = limit.cooling.current(now) else { continue };
+            for slot in &self.accounts.get(account).slots {
+                model_rests[*slot as usize].push(ModelRest { model: limit.model.clone(), reason, until });
+            }
+        }
         let rests = |reason| model_rests.iter().flatten().filter(|rest| rest.reason == reason).count();
         let count = Reason::ALL.map(|reason| (reason, rests(reason)));
+        let accounts = &self.accounts;
         let keys = self.slots.iter_mut().zip(model_rests).map(|(slot, model_rests)| KeyView {
             key: Arc::clone(&slot.key),
+            account: accounts.get(slot.account).id,
             state: slot
                 .cooling
                 .current(now)
+                .or_else(|| accounts.get(slot.account).cooling.current(now))
                 .map_or(State::Ready, |(reason, until)| State::Resting(reason, until)),
             health: slot.window.health(now),
             in_flight: slot.in_flight,
@@ -216,12 +227,13 @@ impl Pool {
             return causes.clone();
         }
         let mut causes = Causes::default();
-        for member in &self.rotations[at].rotation.members {
+        let order = &self.rotations[at];
+        for member in &order.rotation.members {
             let slot = &self.slots[member.slot as usize];
             let host = &self.hosts[slot.host as usize];
             let rests = |cooling: &Cooling| cooling.current(now).filter(|_| !cooling.leave(now).is_granted());
-            if let Some((reason, until)) = rests(&slot.cooling).or(member.cooling.as_deref().and_then(rests))
-            {
+            let mut all = std::iter::once(&slot.cooling).chain(self.shared(order, member));
+            if let Some((reason, until)) = all.find_map(rests) {
                 match causes.resting.iter_mut().find(|(known, ..)| *known == reason) {
                     Some((_, count, soonest)) => (*count, *soonest) = (*count + 1, until.min(*soonest)),
                     None => causes.resting.push((reason, 1, until)),
@@ -231,7 +243,9 @@ impl Pool {
                 if let Leave::NotBefore(until) = host.breaker.leave(now) {
                     causes.host_asked = causes.host_asked.into_iter().chain([until]).min();
                 }
-            } else if slot.leave(now).is_granted() {
+            } else if slot.leave(now).is_granted()
+                && self.shared(order, member).all(|it| it.leave(now).is_granted())
+            {
                 causes.free += 1;
             } else {
                 causes.busy += 1;

@@ -23,7 +23,7 @@ impl<'a> Details<'a> {
         let mut read = Self::default();
         for detail in details {
             let text = |name| detail.get(name).and_then(Value::as_str);
-            match text("@type").and_then(|name| name.rsplit('.').next()) {
+            match kind(detail) {
                 Some("ErrorInfo") => read.reason = text("reason"),
                 Some("RetryInfo") => {
                     read.retry = text("retryDelay").and_then(limits::go_duration).map(limits::capped);
@@ -40,6 +40,11 @@ impl<'a> Details<'a> {
         }
         read
     }
+}
+
+/// What kind of detail it is: "ErrorInfo", "RetryInfo", "QuotaFailure" …
+pub(super) fn kind(detail: &Value) -> Option<&str> {
+    detail.get("@type")?.as_str()?.rsplit('.').next()
 }
 
 /// Whether a text in lower case says "limit: 0": the project has no allowance at all for the model.

@@ -3,6 +3,7 @@
 //! Answers come in as [`Answer`], failures to get one as [`Fault`]; both leave as a [`Verdict`]. Everything here is
 //! pure: an answer and a moment in, a verdict out.
 
+mod account;
 mod complaint;
 mod endpoint;
 mod form;
@@ -16,6 +17,7 @@ use std::time::SystemTime;
 
 use http::{HeaderMap, StatusCode};
 
+pub use account::account;
 pub use endpoint::{Endpoint, classify};
 pub use form::{UnclearModel, model_in_form};
 pub use sniff::{SniffError, Sniffed, sniff};

@@ -27,6 +27,8 @@ pub struct KeySettings {
     pub models: ModelSet,
     /// A name for people.
     pub label: Option<String>,
+    /// The account that its limits are counted against, where the configuration says so.
+    pub account: Option<String>,
     /// Sent as `OpenAI-Organization` with this key.
     pub organization: Option<HeaderValue>,
     /// Sent as `OpenAI-Project` with this key.
@@ -47,6 +49,7 @@ impl KeySettings {
             base,
             models: ModelSet::others(),
             label: None,
+            account: None,
             organization: None,
             project: None,
             weight: NonZeroU16::MIN,

@@ -1,5 +1,6 @@
 //! The vocabulary: nouns that every other part shares, with no behaviour beyond construction and display.
 
+mod account;
 mod base_url;
 mod error_code;
 mod id;
@@ -8,6 +9,7 @@ mod models;
 mod secret;
 mod verdict;
 
+pub use account::AccountId;
 pub use base_url::{BaseUrl, BaseUrlError, Origin};
 pub use error_code::ErrorCode;
 pub use id::{KeyId, KeyIdentity, PoolName, assign_ids};

@@ -77,7 +77,7 @@ fn a_limit_with_a_wait_is_kept_to_the_moment() {
     let key = Arc::clone(&bench.keys[0]);
     assert_eq!(
         effects.transitions,
-        [Transition::Resting { key, model: None, reason: Reason::RateLimited, until }]
+        [Transition::Resting { key, model: None, reason: Reason::RateLimited, until, with: 0 }]
     );
     assert_eq!(bench.acquire().unwrap_err().free_at, Some(until));
     bench.now = until - Duration::from_nanos(1);

@@ -6,7 +6,7 @@ use super::{
     naive::{Waiter, World},
     *,
 };
-use crate::pool;
+use crate::pool::{self, cooling::Cooling, outcome::Probes};
 
 const MODELS: [Option<&str>; 5] = [None, Some("m1"), Some("m1-mini"), Some("m2"), Some("x")];
 
@@ -41,16 +41,24 @@ enum Op {
         key: usize,
         reason: Reason,
     },
+    /// An answer names an account.
+    Learn {
+        which: usize,
+        account: AccountId,
+    },
 }
 
 fn outcome() -> impl Generate<Value = Outcome> {
     let reason = prop::sample::select(&Reason::ALL[..]);
     let named = prop::option::of((0..40_000_u64).prop_map(Duration::from_millis));
-    let rest = (reason, any::<bool>(), named).prop_map(|(reason, model_only, named)| Outcome::Rest {
-        reason,
-        model_only,
-        named,
-    });
+    let of = prop::sample::select(vec![
+        Rests::Key,
+        Rests::KeyForModel,
+        Rests::Account,
+        Rests::AccountForModel,
+        Rests::AccountForModel,
+    ]);
+    let rest = (reason, of, named).prop_map(|(reason, of, named)| Outcome::Rest { reason, of, named });
     prop_oneof![
         4 => Just(Outcome::Good),
         1 => Just(Outcome::Harmless),
@@ -75,8 +83,19 @@ fn op() -> impl Generate<Value = Op> {
         4 => Just(Op::Ask),
         3 => (0..2_500_u64).prop_map(|ms| Op::Advance { ms }),
         1 => (0..100_000_u64).prop_map(|ms| Op::Advance { ms }),
-        1 => (which, reason).prop_map(|(key, reason)| Op::Lift { key, reason }),
+        1 => (which.clone(), reason).prop_map(|(key, reason)| Op::Lift { key, reason }),
+        1 => (which, account()).prop_map(|(which, account)| Op::Learn { which, account }),
     ]
+}
+
+fn account() -> impl Generate<Value = AccountId> {
+    let named = [
+        AccountId::mentioned("one"),
+        AccountId::organization("openai", "one"),
+        AccountId::project("openai", "one"),
+        AccountId::project("openai", "two"),
+    ];
+    prop::sample::select(named.map(Option::unwrap).to_vec())
 }
 
 fn entry() -> impl Generate<Value = Entry> {
@@ -91,11 +110,15 @@ fn entry() -> impl Generate<Value = Entry> {
     ]);
     let rate = prop::option::weighted(0.3, (0.2..20.0_f64, 1..4_u32));
     let at_once = prop::option::weighted(0.3, 1..3_u32);
-    (0..8_u32, host, models, 1..5_u16, rate, at_once).prop_map(
-        |(secret, host, models, weight, rate, most)| {
+    let account = prop::option::weighted(0.5, prop::sample::select(vec!["work", "play"]));
+    (0..8_u32, host, models, 1..5_u16, rate, at_once, account).prop_map(
+        |(secret, host, models, weight, rate, most, account)| {
             let mut entry = Entry::new(&format!("sk-{secret}")).at(host).models(models).weight(weight);
             if let Some((per_second, burst)) = rate {
                 entry = entry.rate(per_second, burst);
+            }
+            if let Some(name) = account {
+                entry = entry.account(name);
             }
             match most {
                 Some(most) => entry.at_once(most),
@@ -233,32 +256,45 @@ impl World {
                 }
             }
             Outcome::Harmless => {
-                if out.probes[0] || out.probes[1] {
+                if out.probes.any_rest() {
                     self.works(&mut out);
                 }
                 self.host_works(&mut out);
             }
             Outcome::Denied => {
-                if out.probes[0] {
+                if out.probes.key {
                     self.key_works(&mut out);
                 }
                 self.host_works(&mut out);
             }
-            Outcome::Rest { reason, model_only, named } => {
+            Outcome::Rest { reason, of, named } => {
                 self.host_works(&mut out);
-                if let Some(model) = out.model.filter(|_| model_only) {
-                    if out.probes[0] {
+                let account = self.keys[key].account;
+                let for_model = matches!(of, Rests::KeyForModel | Rests::AccountForModel);
+                if for_model && out.model.is_some() {
+                    if out.probes.key {
                         self.key_works(&mut out);
                     }
-                    let alone = reason == Reason::ModelUnavailable;
-                    let family = if alone { vec![key] } else { self.family(key) };
-                    let by_model = self.for_model.entry((out.set.clone(), model)).or_default();
-                    for twin in family.into_iter().filter(|twin| out.set.contains(twin)) {
-                        by_model.entry(twin).or_default().begin(now, out.started, reason, named);
+                    if out.probes.account {
+                        self.account_works(&mut out);
                     }
-                } else {
-                    for twin in self.family(key) {
-                        self.keys[twin].cooling.begin(now, out.started, reason, named);
+                }
+                let word = |cooling: &mut Cooling| cooling.begin(now, out.started, reason, named);
+                match (of, out.model) {
+                    (Rests::KeyForModel, Some(model)) => {
+                        let by_key = self.for_model.entry((out.set.clone(), model)).or_default();
+                        word(by_key.entry(key).or_default());
+                    }
+                    (Rests::AccountForModel, Some(model)) => {
+                        word(self.limits.entry((account, model)).or_default());
+                    }
+                    (Rests::Account | Rests::AccountForModel, _) => {
+                        word(&mut self.accounts[account]);
+                    }
+                    (Rests::Key | Rests::KeyForModel, _) => {
+                        for twin in self.family(key) {
+                            word(&mut self.keys[twin].cooling);
+                        }
                     }
                 }
             }
@@ -268,13 +304,14 @@ impl World {
             }
             Outcome::HostFailed => self.host_failed(&mut out),
         }
-        for cooling in self.keys.iter_mut().map(|key| &mut key.cooling) {
+        let keys = self.keys.iter_mut().map(|key| &mut key.cooling);
+        for cooling in keys.chain(&mut self.accounts).chain(self.limits.values_mut()) {
             cooling.probe_back(out.id);
         }
         for cooling in self.for_model.values_mut().flat_map(|by_key| by_key.values_mut()) {
             cooling.probe_back(out.id);
         }
-        if out.probes[2] {
+        if out.probes.host {
             self.breakers[host].probe_lost(now);
         }
         self.woken(effects.wake);
@@ -293,6 +330,20 @@ impl World {
                 by_model.get_mut(&twin).map(|cooling| cooling.lift(reason));
             }
         }
+        let account = self.keys[key].account;
+        self.accounts[account].lift(reason);
+        for ((of, _), limit) in &mut self.limits {
+            if *of == account {
+                limit.lift(reason);
+            }
+        }
+        self.woken(effects.wake);
+    }
+
+    fn learn(&mut self, which: usize, account: AccountId) {
+        let Some(which) = which.checked_rem(self.out.len()) else { return };
+        let effects = self.pool.learn(self.now, &self.out[which].ticket, account);
+        self.key_is_of(self.out[which].key, account);
         self.woken(effects.wake);
     }
 
@@ -335,6 +386,7 @@ impl World {
                 }
             }
             Op::Lift { key, reason } => self.lift(key, reason),
+            Op::Learn { which, account } => self.learn(which, account),
         }
         self.check();
     }
@@ -366,7 +418,10 @@ impl World {
         }
         let snapshot = self.pool.snapshot(self.now);
         for (view, naive) in snapshot.keys.iter().zip(&self.keys) {
-            assert_eq!(view.in_flight, naive.out);
+            assert_eq!(
+                (view.in_flight, view.account),
+                (naive.out, self.names[naive.account].map(|(_, id)| id))
+            );
         }
     }
 }
@@ -376,8 +431,7 @@ type Retry = (Arrival, Option<&'static str>, Vec<KeyIdentity>);
 /// A ticket that nobody gave out, to fill a place.
 fn never() -> Ticket {
     let started = Clock::system().now().mono;
-    let no = false;
-    Ticket { id: 0, slot: 0, set: 0, started, heard: no, key_probe: no, model_probe: no, host_probe: no }
+    Ticket { id: 0, slot: 0, set: 0, account: 0, started, heard: false, probes: Probes::default() }
 }
 
 proptest! {

@@ -1,5 +1,6 @@
 //! What the pool promises, over examples and over random sequences of operations.
 
+mod accounts;
 mod examples;
 mod lines;
 mod machine;
@@ -18,7 +19,7 @@ use super::*;
 use crate::{
     clock::Clock,
     rate::Rate,
-    types::{BaseUrl, KeySettings, ModelSet, PoolName, Secret},
+    types::{AccountId, BaseUrl, KeySettings, ModelSet, PoolName, Secret},
 };
 
 pub(super) const TWO: &str = "https://two.test";
@@ -61,6 +62,11 @@ impl Entry {
 
     pub(super) fn rate(mut self, per_second: f64, burst: u32) -> Self {
         self.settings.rate = Rate::per_second(per_second, NonZeroU32::new(burst).unwrap());
+        self
+    }
+
+    pub(super) fn account(mut self, name: &str) -> Self {
+        self.settings.account = Some(name.to_owned());
         self
     }
 
@@ -187,14 +193,16 @@ pub(super) fn keys(entries: Vec<Entry>) -> Vec<Arc<Key>> {
 }
 
 pub(super) const fn rest(reason: Reason) -> Outcome {
-    Outcome::Rest { reason, model_only: false, named: None }
+    Outcome::Rest { reason, of: Rests::Key, named: None }
 }
 
 pub(super) const fn limited(seconds: u64) -> Outcome {
     let named = Some(Duration::from_secs(seconds));
-    Outcome::Rest { reason: Reason::RateLimited, model_only: false, named }
+    Outcome::Rest { reason: Reason::RateLimited, of: Rests::Account, named }
 }
 
 pub(super) const fn for_model(reason: Reason, seconds: u64) -> Outcome {
-    Outcome::Rest { reason, model_only: true, named: Some(Duration::from_secs(seconds)) }
+    let of =
+        if matches!(reason, Reason::ModelUnavailable) { Rests::KeyForModel } else { Rests::AccountForModel };
+    Outcome::Rest { reason, of, named: Some(Duration::from_secs(seconds)) }
 }

@@ -7,6 +7,7 @@ use crate::{
     pool::{
         breaker::Breaker,
         cooling::{Cooling, Leave},
+        outcome::Probes,
         slot::{FAILURES_TO_REST, Failing},
     },
     rate::Gcra,
@@ -17,6 +18,7 @@ pub(super) struct Naive {
     pub(super) key: Arc<Key>,
     pub(super) host: usize,
     pub(super) credential: usize,
+    pub(super) account: usize,
     pub(super) cooling: Cooling,
     pub(super) gcra: Gcra,
     pub(super) failing: Option<Failing>,
@@ -27,13 +29,15 @@ pub(super) struct Out {
     pub(super) ticket: Ticket,
     pub(super) id: u64,
     pub(super) key: usize,
+    /// The account of the key then.
+    pub(super) account: usize,
     pub(super) set: Vec<usize>,
     pub(super) model: Option<&'static str>,
     pub(super) arrival: Arrival,
     pub(super) started: Instant,
     pub(super) tried: Vec<KeyIdentity>,
     pub(super) heard: bool,
-    pub(super) probes: [bool; 3],
+    pub(super) probes: Probes,
     /// Whether the key it was granted was resting until a probe succeeds.
     pub(super) proves: bool,
 }
@@ -53,6 +57,11 @@ pub(super) struct World {
     pub(super) keys: Vec<Naive>,
     pub(super) breakers: Vec<Breaker>,
     pub(super) origins: Vec<Origin>,
+    pub(super) accounts: Vec<Cooling>,
+    /// What they are called; at which host, if answers say so.
+    pub(super) names: Vec<Option<(Option<usize>, AccountId)>>,
+    /// By account and model.
+    pub(super) limits: BTreeMap<(usize, &'static str), Cooling>,
     pub(super) for_model: BTreeMap<(Vec<usize>, &'static str), BTreeMap<usize, Cooling>>,
     pub(super) out: Vec<Out>,
     pub(super) waiting: BTreeMap<Arrival, Waiter>,
@@ -75,7 +84,23 @@ impl World {
             let twin = naive.iter().position(|k| k.key.fingerprint() == key.fingerprint() && k.host == host);
             let credential = twin.unwrap_or(naive.len());
             let (cooling, gcra) = (Cooling::default(), Gcra::default());
-            naive.push(Naive { key, host, credential, cooling, gcra, failing: None, out: 0 });
+            naive.push(Naive { key, host, credential, account: 0, cooling, gcra, failing: None, out: 0 });
+        }
+        let mut names: Vec<(Option<&str>, usize)> = Vec::new();
+        let accounts = naive.iter().map(|key| {
+            let family = naive.iter().filter(|other| other.credential == key.credential);
+            let declared = family.filter_map(|key| key.key.settings().account.as_deref()).next();
+            let account = (declared, if declared.is_none() { key.credential } else { 0 });
+            names.iter().position(|known| *known == account).unwrap_or_else(|| {
+                names.push(account);
+                names.len() - 1
+            })
+        });
+        let accounts: Vec<usize> = accounts.collect();
+        let named = |(name, _): &(Option<&str>, usize)| Some((None, AccountId::declared((*name)?)?));
+        let names = names.iter().map(named).collect::<Vec<_>>();
+        for (key, account) in naive.iter_mut().zip(&accounts) {
+            key.account = *account;
         }
         let breakers = vec![Breaker::default(); origins.len()];
         let now = Clock::system().now().mono + Duration::from_secs(24 * 3600);
@@ -86,6 +111,9 @@ impl World {
             keys: naive,
             breakers,
             origins,
+            accounts: vec![Cooling::default(); names.len()],
+            names,
+            limits: BTreeMap::new(),
             for_model: BTreeMap::new(),
             out: Vec::new(),
             waiting: BTreeMap::new(),
@@ -133,9 +161,16 @@ impl World {
                 leave = leave.and(Leave::NotBefore(free));
             }
         }
-        let cooling =
-            model.and_then(|model| self.for_model.get(&(set.to_vec(), model))).and_then(|by| by.get(&key));
-        leave.and(cooling.map_or(Leave::Free, |cooling| cooling.leave(self.now)))
+        leave.and(self.shared(key, set, model))
+    }
+
+    /// What concerns more than the key, or the model alone.
+    fn shared(&self, key: usize, set: &[usize], model: Option<&'static str>) -> Leave {
+        let account = self.keys[key].account;
+        let own = model.and_then(|model| self.for_model.get(&(set.to_vec(), model))?.get(&key));
+        let limit = model.and_then(|model| self.limits.get(&(account, model)));
+        let all = [Some(&self.accounts[account]), own, limit].into_iter().flatten();
+        all.fold(Leave::Free, |leave, cooling| leave.and(cooling.leave(self.now)))
     }
 
     /// When, without anything else happening, one of `set` may serve.
@@ -158,54 +193,51 @@ impl World {
         tried: &[KeyIdentity],
     ) {
         let (now, id) = (self.now, self.granted);
-        let mut probes = [false; 3];
+        let mut probes = Probes::default();
         let proves = self.keys[key].cooling.leave(now) == Leave::Probe;
         self.keys[key].out += 1;
         if self.breakers[self.keys[key].host].leave(now) == Leave::Probe {
             self.breakers[self.keys[key].host].probe_sent();
-            probes[2] = true;
+            probes.host = true;
         }
         // A probe only where the granted key itself needs one.
-        let leave = {
-            let by_model = model.and_then(|model| self.for_model.get(&(set.clone(), model)));
-            let for_model = by_model.and_then(|by| by.get(&key)).map_or(Leave::Free, |it| it.leave(now));
-            self.keys[key].cooling.leave(now).and(for_model)
+        let leave = self.keys[key].cooling.leave(now).and(self.shared(key, &set, model));
+        let account = self.keys[key].account;
+        let send = |cooling: &mut Cooling| {
+            let due = leave == Leave::Probe && cooling.leave(now) == Leave::Probe;
+            if due {
+                cooling.probe_sent(id);
+            }
+            cooling.granted(now);
+            due
         };
         for twin in self.family(key) {
             if let Some(rate) = self.keys[twin].key.settings().rate {
                 self.keys[twin].gcra.charge(rate, now);
             }
-            if leave != Leave::Probe {
-                continue;
-            }
-            if self.keys[twin].cooling.leave(now) == Leave::Probe {
-                self.keys[twin].cooling.probe_sent(id);
-                probes[0] = true;
-            }
-            let by_model = model.and_then(|model| self.for_model.get_mut(&(set.clone(), model)));
-            if let Some(cooling) = by_model.and_then(|by| by.get_mut(&twin))
-                && cooling.leave(now) == Leave::Probe
-            {
-                cooling.probe_sent(id);
-                probes[1] = true;
-            }
+            probes.key |= send(&mut self.keys[twin].cooling);
         }
-        for twin in self.family(key) {
-            self.keys[twin].cooling.granted(now);
-            let by_model = model.and_then(|model| self.for_model.get_mut(&(set.clone(), model)));
-            if let Some(cooling) = by_model.and_then(|by| by.get_mut(&twin)) {
-                cooling.granted(now);
-            }
+        probes.account = send(&mut self.accounts[account]);
+        if let Some(model) = model {
+            let own = self.for_model.get_mut(&(set.clone(), model)).and_then(|by| by.get_mut(&key));
+            probes.member = own.is_some_and(send);
+            probes.limit = self.limits.get_mut(&(account, model)).is_some_and(send);
         }
         let started = now;
         let tried = tried.to_vec();
         let same_host = |out: &Out| self.keys[out.key].host == self.keys[key].host;
         assert!(!proves || !self.out.iter().any(|out| out.proves && out.key == key), "two probes of one key");
-        assert!(!probes[2] || !self.out.iter().any(|out| out.probes[2] && same_host(out)), "two of one host");
+        assert!(
+            !probes.host || !self.out.iter().any(|out| out.probes.host && same_host(out)),
+            "two of one host"
+        );
+        let same_account = |out: &Out| out.probes.account && out.account == account;
+        assert!(!probes.account || !self.out.iter().any(same_account), "two of one account");
         self.out.push(Out {
             ticket,
             id,
             key,
+            account,
             set,
             model,
             arrival,
@@ -224,7 +256,7 @@ impl World {
 
     pub(super) fn key_works(&mut self, out: &mut Out) {
         self.keys[out.key].failing = None;
-        (out.probes[0], out.proves) = (false, false);
+        (out.probes.key, out.proves) = (false, false);
         for twin in self.family(out.key) {
             if self.keys[twin].cooling.succeeded(self.now, out.started) {
                 self.no_longer_probed(twin);
@@ -233,16 +265,38 @@ impl World {
         }
     }
 
+    /// That of the key now, and that of then.
+    fn accounts_of(&self, out: &Out) -> BTreeSet<usize> {
+        [self.keys[out.key].account, out.account].into()
+    }
+
+    pub(super) fn account_works(&mut self, out: &mut Out) {
+        for account in self.accounts_of(out) {
+            if self.accounts[account].succeeded(self.now, out.started) {
+                // A probe that is out is now an attempt like any other.
+                let of_account = self.out.iter_mut().filter(|out| out.account == account);
+                of_account.for_each(|out| out.probes.account = false);
+            }
+            self.accounts[account].probe_back(out.id);
+        }
+        out.probes.account = false;
+    }
+
     pub(super) fn works(&mut self, out: &mut Out) {
         self.key_works(out);
-        out.probes[1] = false;
-        for twin in self.family(out.key) {
-            let by_model = out.model.and_then(|model| self.for_model.get_mut(&(out.set.clone(), model)));
-            if let Some(cooling) = by_model.and_then(|by| by.get_mut(&twin)) {
-                if twin == out.key || !cooling.is_for(Reason::ModelUnavailable) {
-                    cooling.succeeded(self.now, out.started);
-                }
+        self.account_works(out);
+        (out.probes.member, out.probes.limit) = (false, false);
+        if let Some(model) = out.model {
+            let own = self.for_model.get_mut(&(out.set.clone(), model)).and_then(|by| by.get_mut(&out.key));
+            if let Some(cooling) = own {
+                cooling.succeeded(self.now, out.started);
                 cooling.probe_back(out.id);
+            }
+            for account in self.accounts_of(out) {
+                if let Some(cooling) = self.limits.get_mut(&(account, model)) {
+                    cooling.succeeded(self.now, out.started);
+                    cooling.probe_back(out.id);
+                }
             }
         }
         self.host_works(out);
@@ -250,7 +304,28 @@ impl World {
 
     pub(super) fn host_works(&mut self, out: &mut Out) {
         self.breakers[self.keys[out.key].host].succeeded(self.now, out.started);
-        out.probes[2] = false;
+        out.probes.host = false;
+    }
+
+    pub(super) fn key_is_of(&mut self, key: usize, account: AccountId) {
+        let Naive { account: from, host, .. } = self.keys[key];
+        let before = self.names[from].map(|(_, id)| id);
+        if before.is_some_and(|known| known == account || account.is_coarser_than(&known)) {
+            return;
+        }
+        let (family, name) = (self.family(key), Some((Some(host), account)));
+        let to = self.names.iter().position(|known| *known == name).unwrap_or_else(|| {
+            if self.keys_where(|key| key.account == from) == family {
+                self.names[from] = name;
+                return from;
+            }
+            self.names.push(name);
+            self.accounts.push(Cooling::default());
+            self.names.len() - 1
+        });
+        for twin in family {
+            self.keys[twin].account = to;
+        }
     }
 
     pub(super) fn credentials(&self, host: usize) -> BTreeSet<usize> {
@@ -262,7 +337,8 @@ impl World {
         let breaker = &self.breakers[this.host];
         let before = this.failing.filter(|failing| !breaker.opened_since(failing.since));
         let in_service = |key: &&Naive| {
-            key.host == this.host && key.credential != this.credential && key.cooling.leave(now).is_granted()
+            let leave = key.cooling.leave(now).and(self.accounts[key.account].leave(now));
+            key.host == this.host && key.credential != this.credential && leave.is_granted()
         };
         let alone = self.keys.iter().filter(in_service).count() == 0;
         let witnessed = breaker.worked_since(before.map_or(out.started, |failing| failing.last));
@@ -272,7 +348,10 @@ impl World {
         let since = before.map_or(out.started, |failing| failing.since);
         let this = &mut self.keys[out.key];
         this.failing = Some(Failing { count, since, last: now, open: 0 });
-        if out.probes[0] && closed {
+        if out.probes.account && closed {
+            self.accounts[out.account].probe_failed(now, out.started);
+        }
+        if out.probes.key && closed {
             this.cooling.probe_failed(now, out.started);
         } else if local && count >= FAILURES_TO_REST {
             this.cooling.begin(now, out.started, Reason::Failing, None);
@@ -283,8 +362,8 @@ impl World {
         let Naive { host, credential, .. } = self.keys[out.key];
         let credentials = self.credentials(host).len();
         let credential = u32::try_from(credential).unwrap();
-        if self.breakers[host].failed(self.now, credential, credentials, out.probes[2]).is_some() {
-            out.probes[2] = false;
+        if self.breakers[host].failed(self.now, credential, credentials, out.probes.host).is_some() {
+            out.probes.host = false;
         }
     }
 }

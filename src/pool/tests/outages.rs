@@ -134,7 +134,7 @@ fn the_one_living_key_of_two_hundred_is_found_and_kept() {
         1 => rest(Reason::QuotaExhausted),
         2 => rest(Reason::Refused),
         3 => {
-            Outcome::Rest { reason: Reason::QuotaExhausted, model_only: false, named: Some(SECOND * 86_400) }
+            Outcome::Rest { reason: Reason::QuotaExhausted, of: Rests::Account, named: Some(SECOND * 86_400) }
         }
         _ => Outcome::HostFailed,
     };

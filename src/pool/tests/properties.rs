@@ -44,7 +44,7 @@ proptest! {
         for ms in rests {
             let named = Some(Duration::from_millis(ms));
             if let Ok(Grant { ticket, .. }) = bench.acquire() {
-                let _ = bench.settle(ticket, Outcome::Rest { reason: Reason::RateLimited, model_only: false, named });
+                let _ = bench.settle(ticket, Outcome::Rest { reason: Reason::RateLimited, of: Rests::Account, named });
             }
         }
         for _ in 0..100 {

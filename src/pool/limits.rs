@@ -1,0 +1,86 @@
+//! What an account may do with one model: its rests for that model alone.
+//!
+//! Kept per account and model, however many keys the account has and however many rotations they stand in.
+
+use std::{
+    collections::{HashMap, hash_map::RandomState},
+    hash::BuildHasher as _,
+    time::Instant,
+};
+
+use super::cooling::Cooling;
+
+/// So many are remembered; beyond, those that say nothing any more are forgotten.
+const MOST: usize = 100_000;
+
+/// All of a pool's.
+#[derive(Debug, Default)]
+pub(super) struct Limits {
+    names: RandomState,
+    table: HashMap<(u32, ModelHash), Limit>,
+}
+
+/// Stands for a model's name: 64 bits with a random seed, so that nobody can make two names meet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct ModelHash(u64);
+
+/// One account's, for one model.
+#[derive(Debug, Default)]
+pub(super) struct Limit {
+    pub(super) model: Box<str>,
+    pub(super) cooling: Cooling,
+}
+
+impl Limits {
+    /// What stands for `model` here.
+    pub(super) fn hash(&self, model: &str) -> ModelHash {
+        ModelHash(self.names.hash_one(model))
+    }
+
+    pub(super) fn get(&self, account: u32, model: Option<ModelHash>) -> Option<&Limit> {
+        self.table.get(&(account, model?))
+    }
+
+    pub(super) fn get_mut(&mut self, account: u32, model: Option<ModelHash>) -> Option<&mut Limit> {
+        self.table.get_mut(&(account, model?))
+    }
+
+    /// The same by the model's name.
+    pub(super) fn named_mut(&mut self, account: u32, model: Option<&str>) -> Option<&mut Limit> {
+        let model = model.filter(|_| !self.table.is_empty())?;
+        self.get_mut(account, Some(self.hash(model)))
+    }
+
+    /// The limit, which is remembered from now on.
+    pub(super) fn entry(&mut self, now: Instant, account: u32, model: &str) -> &mut Limit {
+        if self.table.len() >= MOST {
+            self.table.retain(|_, limit| limit.says_something(now));
+        }
+        let key = (account, self.hash(model));
+        self.table.entry(key).or_insert_with(|| Limit { model: Box::from(model), ..Limit::default() })
+    }
+
+    pub(super) fn of(&self, account: u32) -> impl Iterator<Item = &Limit> {
+        self.table.iter().filter(move |((of, _), _)| *of == account).map(|(_, limit)| limit)
+    }
+
+    /// Each with its account.
+    pub(super) fn all(&self) -> impl Iterator<Item = (u32, &Limit)> {
+        self.table.iter().map(|((account, _), limit)| (*account, limit))
+    }
+
+    pub(super) fn of_mut(&mut self, account: u32) -> impl Iterator<Item = &mut Limit> {
+        self.table.iter_mut().filter(move |((of, _), _)| *of == account).map(|(_, limit)| limit)
+    }
+}
+
+impl Limit {
+    /// When its rest ends, if it has one.
+    pub(super) fn until(&self, now: Instant) -> Option<Instant> {
+        self.cooling.current(now).map(|(_, until)| until)
+    }
+
+    fn says_something(&self, now: Instant) -> bool {
+        self.cooling.current(now).is_some() || self.cooling.interval().is_some()
+    }
+}
