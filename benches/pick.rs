@@ -8,7 +8,7 @@ use std::{
 use divan::{Bencher, black_box};
 use key_cycle_proxy::{
     clock::Clock,
-    pool::{Arrival, Grant, Outcome, Pool, Reason, Settings, Strategy, Want},
+    pool::{Arrival, Grant, Outcome, Pool, Reason, Rests, Settings, Strategy, Want},
     types::{BaseUrl, Key, KeySettings, PoolName, Secret},
 };
 
@@ -46,7 +46,7 @@ fn pool(strategy: Strategy, keys: usize, health: Health) -> (Pool, Arrival, Inst
     let want = want(arrival);
     for _ in 0..keys.len() - alive {
         let Ok(Grant { ticket, .. }) = pool.acquire(now, &want) else { break };
-        let outcome = Outcome::Rest { reason: Reason::RateLimited, of: Rests::Key, named: Some(DAY) };
+        let outcome = Outcome::Rest { reason: Reason::RateLimited, of: Rests::Account, named: Some(DAY) };
         let _ = pool.settle(now, ticket, outcome, &want);
     }
     for _ in 0..2 * keys.len() {
@@ -110,7 +110,7 @@ fn refusal(bencher: Bencher<'_, '_>, keys: usize) {
     let (mut pool, arrival, now) = pool(Strategy::default(), keys, Health::One);
     let want = want(arrival);
     if let Ok(Grant { ticket, .. }) = pool.acquire(now, &want) {
-        let outcome = Outcome::Rest { reason: Reason::RateLimited, of: Rests::Key, named: Some(DAY) };
+        let outcome = Outcome::Rest { reason: Reason::RateLimited, of: Rests::Account, named: Some(DAY) };
         let _ = pool.settle(now, ticket, outcome, &want);
     }
     bencher.bench_local(|| pool.acquire(now, &want).is_err());

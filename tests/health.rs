@@ -53,7 +53,7 @@ async fn at_the_start_everything_is_well_and_has_its_name() {
         |url: String, openings: u64| json!({"host": url, "available": true, "breaker_openings": openings});
     let expected = |at: usize, label: Value, url: String| {
         json!({
-            "id": key(&told, at)["id"], "label": label, "host": url, "state": "ready", "cooldown_seconds": null,
+            "id": key(&told, at)["id"], "label": label, "account": null, "host": url, "state": "ready", "cooldown_seconds": null,
             "health": 1.0, "in_flight": 0, "attempts": 0, "models": [], "last_error": null,
             "last_recheck_age_seconds": null,
         })

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     rate::Rate,
-    types::{BaseUrl, Fingerprint, Key, KeySettings, ModelSet, PoolName, Secret},
+    types::{AccountId, BaseUrl, Fingerprint, Key, KeySettings, ModelSet, PoolName, Secret},
 };
 
 /// The variable that holds keys for `upstream.base_url`.
@@ -53,6 +53,7 @@ pub(super) fn entry(
     let settings = KeySettings {
         models: models(&mut section).unwrap_or_else(ModelSet::others),
         label: section.parsed("label", label),
+        account: section.parsed("account", account),
         organization: section.parsed("organization", header),
         project: section.parsed("project", header),
         weight: section.whole("weight", 1..=65_535).and_then(NonZeroU16::new).unwrap_or(NonZeroU16::MIN),
@@ -201,6 +202,15 @@ fn label(text: &str) -> Result<String, (String, Option<String>)> {
         return Err(("a label is a name for people, without control characters".to_owned(), None));
     }
     Ok(text.to_owned())
+}
+
+fn account(text: &str) -> Result<String, (String, Option<String>)> {
+    let text = text.trim();
+    let is_name = AccountId::declared(text).is_some() && !text.chars().any(char::is_control);
+    is_name.then(|| text.to_owned()).ok_or_else(|| {
+        let reason = "an account is a name that its keys share: up to 256 bytes, without control characters";
+        (reason.to_owned(), None)
+    })
 }
 
 fn header(text: &str) -> Result<HeaderValue, (String, Option<String>)> {

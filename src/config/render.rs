@@ -132,6 +132,9 @@ impl Text {
         if let Some(label) = &settings.label {
             self.string("label", label);
         }
+        if let Some(account) = &settings.account {
+            self.string("account", account);
+        }
         self.string("url", &settings.base);
         self.list("models", settings.models.entries());
         for (name, value) in [("organization", &settings.organization), ("project", &settings.project)] {

@@ -143,7 +143,8 @@ impl SharedPool {
     }
 
     pub(super) fn lift(&self, keys: &[KeyIdentity], reason: Reason) {
-        let effects = self.lock().pool.lift(keys, reason);
+        let now = self.clock.mono();
+        let effects = self.lock().pool.lift(now, keys, reason);
         self.carry_out(effects);
     }
 
@@ -185,7 +186,7 @@ impl SharedPool {
             }
             Transition::Resting { key, model, reason, until, with } => {
                 let model = model.as_deref();
-                info!(target: TARGET, %pool, key.id = %key.id(), reason = reason.as_str(), model, for_ms = ms(until), with, "key rests");
+                info!(target: TARGET, %pool, key.id = %key.id(), reason = reason.as_str(), model, for_ms = ms(until), with_keys = with, "key rests");
             }
             Transition::Recovered { key } => info!(target: TARGET, %pool, key.id = %key.id(), "key is back"),
             Transition::HostOpened { host, until } => {

@@ -1,14 +1,16 @@
 //! Which keys share an account.
 //!
 //! Providers count limits per organization or project, not per key: two keys of one project add no capacity, and a
-//! limit that one of them meets is met by the other. What the configuration declares holds; of the rest a key is its own
-//! account until an answer names the account that it counted against. A later answer may name one more exactly, or
-//! another one: then the key has moved.
+//! limit that one of them meets is met by the other. What the configuration declares holds, also by the project that it
+//! sends with a key. Else a key is its own account until an answer names the one that it counted against. A later answer
+//! may name it more exactly, or another: then the key has moved.
 
 use std::collections::HashMap;
 
+use http::HeaderValue;
+
 use super::{cooling::Cooling, effects::family, rotation::index, slot::Slot};
-use crate::types::AccountId;
+use crate::types::{AccountId, KeySettings};
 
 /// The accounts of a pool's keys.
 #[derive(Debug, Default)]
@@ -29,6 +31,13 @@ pub(super) struct Account {
     pub(super) id: Option<AccountId>,
 }
 
+/// The project or organization that is sent with a key, so that limits are counted against it.
+fn sent_with(settings: &KeySettings) -> Option<AccountId> {
+    let name = |header: &Option<HeaderValue>| header.as_ref()?.to_str().ok().map(str::to_owned);
+    let project = name(&settings.project).and_then(|name| AccountId::project("openai", &name));
+    project.or_else(|| AccountId::organization("openai", &name(&settings.organization)?))
+}
+
 impl Accounts {
     /// The accounts of these keys, as far as they are declared. Entries of one credential are of one account.
     pub(super) fn new(slots: &mut [Slot]) -> Self {
@@ -38,12 +47,16 @@ impl Accounts {
                 continue;
             }
             let family: Vec<u32> = family(slots, index(at)).collect();
+            let host = Some(slots[at].host);
+            let settings = |slot: &u32| slots[*slot as usize].key.settings();
             let declared =
-                family.iter().find_map(|slot| slots[*slot as usize].key.settings().account.as_deref());
-            let account = match declared.and_then(AccountId::declared) {
-                Some(id) => *accounts.known.entry((None, id)).or_insert_with(|| {
-                    accounts.list.push(Account { id: Some(id), ..Account::default() });
-                    index(accounts.list.len() - 1)
+                family.iter().find_map(|slot| AccountId::declared(settings(slot).account.as_deref()?));
+            let sent = || family.iter().find_map(|slot| Some((host, sent_with(settings(slot))?)));
+            let account = match declared.map(|id| (None, id)).or_else(sent) {
+                Some(named) => accounts.known.get(&named).copied().unwrap_or_else(|| {
+                    let account = accounts.open(Some(named.1));
+                    accounts.known.insert(named, account);
+                    account
                 }),
                 None => accounts.open(None),
             };

@@ -79,7 +79,7 @@ impl Pool {
         for twin in family(&self.slots, ticket.slot) {
             let slot = &mut self.slots[twin as usize];
             let changed = slot.cooling.worked(now, ticket);
-            if changed.recovered {
+            if changed.recovered && self.accounts.get(slot.account).cooling.current(now).is_none() {
                 effects.transitions.push(Transition::Recovered { key: Arc::clone(&slot.key) });
             }
             if changed.sooner {
@@ -92,9 +92,10 @@ impl Pool {
         ticket.probes.account = false;
         for account in self.accounts_of(ticket) {
             let changed = self.accounts.get_mut(account).cooling.worked(now, ticket);
-            if changed.recovered {
-                let key = Arc::clone(&self.slots[ticket.slot as usize].key);
-                effects.transitions.push(Transition::Recovered { key });
+            let slot = &self.slots[ticket.slot as usize];
+            // Of an account that it has left nothing is told: it may not be back by that.
+            if changed.recovered && account == slot.account && slot.cooling.current(now).is_none() {
+                effects.transitions.push(Transition::Recovered { key: Arc::clone(&slot.key) });
             }
             if changed.sooner {
                 self.tell_account(account, effects);
@@ -187,6 +188,7 @@ impl Pool {
         if sooner {
             self.tell_account(at, effects);
         }
+        self.tell_awaited_of(at, effects);
     }
 
     fn rest_member(&mut self, now: Instant, ticket: &Ticket, model: &str, word: Word, effects: &mut Effects) {
@@ -220,6 +222,7 @@ impl Pool {
         if sooner {
             self.tell_for_model(account, model, effects);
         }
+        self.tell_awaited_of(account, effects);
     }
 
     /// Wherever keys of an account serve `model`, that has a rotation of its own, at least until then.
@@ -378,9 +381,7 @@ impl Pool {
         }
         if ticket.probes.account || ticket.probes.limit {
             for account in self.accounts_of(ticket) {
-                for at in 0..self.accounts.get(account).slots.len() {
-                    self.tell_if_awaited(self.accounts.get(account).slots[at], effects);
-                }
+                self.tell_awaited_of(account, effects);
             }
         }
         if ticket.probes.member {
@@ -436,6 +437,13 @@ impl Pool {
     pub(super) fn tell_if_awaited(&mut self, slot: u32, effects: &mut Effects) {
         if std::mem::take(&mut self.slots[slot as usize].awaited) {
             self.tell(slot, effects);
+        }
+    }
+
+    /// The same for all keys of an account. Who waited for a probe may now wait for a moment.
+    fn tell_awaited_of(&mut self, account: u32, effects: &mut Effects) {
+        for at in 0..self.accounts.get(account).slots.len() {
+            self.tell_if_awaited(self.accounts.get(account).slots[at], effects);
         }
     }
 

@@ -286,28 +286,36 @@ impl Pool {
     }
 
     /// Lifts rests that began for this reason, from the keys named and their accounts, for every model.
-    pub fn lift(&mut self, keys: &[KeyIdentity], reason: Reason) -> Effects {
+    pub fn lift(&mut self, now: Instant, keys: &[KeyIdentity], reason: Reason) -> Effects {
         let mut effects = Effects::default();
         let named = keys.iter().filter_map(|key| self.by_identity.get(key).copied());
         let mut slots: Vec<u32> = named.flat_map(|slot| family(&self.slots, slot)).collect();
         slots.sort_unstable();
         slots.dedup();
         for slot in slots {
+            let Slot { account, .. } = self.slots[slot as usize];
+            let rested = self.rests(slot, now);
             let lifted = self.slots[slot as usize].cooling.lift(reason);
-            if lifted {
-                let key = Arc::clone(&self.slots[slot as usize].key);
-                effects.transitions.push(Transition::Recovered { key });
-            }
             if self.lift_for_models(slot, reason) || lifted {
                 self.tell(slot, &mut effects);
             }
-            let account = self.slots[slot as usize].account;
             if self.lift_account(account, reason) {
                 self.tell_account(account, &mut effects);
+            }
+            if rested && !self.rests(slot, now) {
+                let key = Arc::clone(&self.slots[slot as usize].key);
+                effects.transitions.push(Transition::Recovered { key });
             }
         }
         self.count(&effects);
         effects
+    }
+
+    /// Whether the key or its account rests, for every model.
+    fn rests(&self, slot: u32, now: Instant) -> bool {
+        let slot = &self.slots[slot as usize];
+        let account = &self.accounts.get(slot.account).cooling;
+        slot.cooling.current(now).or_else(|| account.current(now)).is_some()
     }
 
     /// Whether the host of `key` works for others now: then a server error is the key's own.

@@ -190,10 +190,10 @@ impl Pool {
         let keys = self.slots.iter_mut().zip(model_rests).map(|(slot, model_rests)| KeyView {
             key: Arc::clone(&slot.key),
             account: accounts.get(slot.account).id,
-            state: slot
-                .cooling
-                .current(now)
-                .or_else(|| accounts.get(slot.account).cooling.current(now))
+            state: [&slot.cooling, &accounts.get(slot.account).cooling]
+                .into_iter()
+                .filter_map(|cooling| cooling.current(now))
+                .max_by_key(|(_, until)| *until)
                 .map_or(State::Ready, |(reason, until)| State::Resting(reason, until)),
             health: slot.window.health(now),
             in_flight: slot.in_flight,

@@ -75,6 +75,8 @@ struct HostHealth {
 struct KeyHealth {
     id: String,
     label: Option<String>,
+    /// Keys with the same share their limits. The declared name, or a hash of the one that an answer told.
+    account: Option<String>,
     host: String,
     state: &'static str,
     /// How long it rests yet.
@@ -153,6 +155,10 @@ impl KeyHealth {
         Self {
             id: view.key.id().to_string(),
             label: settings.label.clone(),
+            account: view.account.map(|id| {
+                let declared = settings.account.clone().filter(|_| id.is_declared());
+                declared.unwrap_or_else(|| id.to_string())
+            }),
             host: settings.base.origin().to_string(),
             state: view.state.as_str(),
             cooldown_seconds: match view.state {

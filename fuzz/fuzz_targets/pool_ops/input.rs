@@ -9,7 +9,7 @@ use std::{
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use key_cycle_proxy::{
-    pool::{Outcome, Reason, Settings, Strategy},
+    pool::{Outcome, Reason, Rests, Settings, Strategy},
     rate::Rate,
     types::{BaseUrl, KeySettings, ModelSet},
 };
@@ -35,6 +35,7 @@ const NAMED: [&[&str]; 10] = [
 ];
 /// More models than a pool remembers the rests of.
 pub static MANY: LazyLock<Vec<String>> = LazyLock::new(|| (0..512).map(|n| format!("m1-{n}")).collect());
+const RESTS: [Rests; 4] = [Rests::Key, Rests::KeyForModel, Rests::Account, Rests::AccountForModel];
 const PURPOSES: [&str; 3] = ["chat", "embeddings", "images"];
 const MOST_ENTRIES: usize = 8;
 
@@ -120,6 +121,11 @@ impl<'a> Arbitrary<'a> for Entry {
             n @ 3..8 => (f64::from(n), u32::from(n) / 2),
             _ => (0.0, 1),
         };
+        settings.account = match limits >> 4 {
+            12 | 13 => Some("work".to_owned()),
+            14 | 15 => Some("play".to_owned()),
+            _ => None,
+        };
         settings.rate = Rate::per_second(per_second, NonZeroU32::new(burst).expect("no burst is zero"));
         settings.max_in_flight = NonZeroU32::new(u32::from(limits & 3));
         settings.weight = match limits >> 2 & 3 {
@@ -181,7 +187,7 @@ fn outcome(u: &mut Unstructured<'_>) -> Result<Outcome> {
         8 => Outcome::Unused,
         _ => {
             let named = if what & 0x10 == 0 { None } else { Some(duration(u)?) };
-            Outcome::Rest { reason: pick(&Reason::ALL, what >> 5), model_only: what & 1 == 0, named }
+            Outcome::Rest { reason: pick(&Reason::ALL, what >> 5), of: pick(&RESTS, what), named }
         }
     })
 }

@@ -9,8 +9,8 @@ use std::{
 use key_cycle_proxy::{
     clock::Clock,
     pool::{
-        Arrival, Effects, Exhausted, Grant, HostView, KeyView, LineFull, Outcome, Pool, Reason, Settings,
-        Snapshot, State, Ticket, Transition, Want, Why,
+        Arrival, Effects, Exhausted, Grant, HostView, KeyView, LineFull, Outcome, Pool, Reason, Rests,
+        Settings, Snapshot, State, Ticket, Transition, Want, Why,
     },
     rate::Gcra,
     types::{BaseUrl, Class, Key, KeyIdentity, Origin, PoolName, Secret},
@@ -47,6 +47,8 @@ struct Known {
     host: usize,
     /// The first key with the same secret on the same host.
     credential: usize,
+    /// The first key of the same account.
+    account: usize,
     gcra: Gcra,
     out: u32,
     used: u64,
@@ -136,6 +138,7 @@ impl World {
                 key,
                 host,
                 credential,
+                account: credential,
                 gcra: Gcra::default(),
                 out: 0,
                 used: 0,
@@ -148,6 +151,18 @@ impl World {
             });
         }
         assert_eq!(pool.keys(), known.len());
+        let declared = |of: &Known| {
+            let family = known.iter().filter(|twin| twin.credential == of.credential);
+            family.filter_map(|twin| twin.key.settings().account.as_deref()).next()
+        };
+        let first_of = |of: &Known| match declared(of) {
+            Some(name) => known.iter().position(|other| declared(other) == Some(name)).unwrap_or(of.credential),
+            None => of.credential,
+        };
+        let accounts: Vec<usize> = known.iter().map(first_of).collect();
+        for (key, account) in known.iter_mut().zip(accounts) {
+            key.account = account;
+        }
         Self {
             pool,
             settings: script.settings.clone(),
@@ -378,7 +393,7 @@ impl World {
         let family = self.family(number);
         let rests = |key: usize| before.keys[key].state != State::Ready;
         let may_prove = !before.hosts[host].open
-            || family.iter().any(|twin| rests(*twin) || self.keys[*twin].refused_for_model);
+            || self.of_account(number).iter().any(|key| rests(*key) || self.keys[*key].refused_for_model);
         if !before.hosts[host].open {
             self.hosts[host].probe = Some(id);
         }
@@ -425,8 +440,9 @@ impl World {
         self.no_probe(|probe| probe == id);
         self.keys[key].out -= 1;
         match outcome {
-            Outcome::Rest { reason, model_only, named } => {
-                self.note_rest(key, request.model.filter(|_| model_only), reason, named);
+            Outcome::Rest { reason, of, named } => {
+                let for_model = matches!(of, Rests::KeyForModel | Rests::AccountForModel);
+                self.note_rest(key, of, request.model.filter(|_| for_model), reason, named);
             }
             Outcome::Unused => {
                 self.keys[key].used -= 1;
@@ -452,27 +468,29 @@ impl World {
     fn note_rest(
         &mut self,
         key: usize,
+        of: Rests,
         model: Option<&'static str>,
         reason: Reason,
         named: Option<Duration>,
     ) {
         let named = named.filter(|wait| !wait.is_zero());
         let end = named.map(|wait| self.now + wait.min(DAY));
-        let mut family = self.family(key);
-        if model.is_some() && reason == Reason::ModelUnavailable {
+        let all = match of {
             // That is said of this entry: another may have another path.
-            family = vec![key];
-        }
+            Rests::KeyForModel if model.is_some() => vec![key],
+            Rests::Key | Rests::KeyForModel => self.family(key),
+            Rests::Account | Rests::AccountForModel => self.of_account(key),
+        };
         self.refused_models.extend(model);
         let forgetful = self.refused_models.len() > MODELS_REMEMBERED;
-        for twin in family {
-            let known = &mut self.keys[twin];
+        for other in all {
+            let known = &mut self.keys[other];
             known.paced |= reason == Reason::RateLimited && named.is_some();
             known.refused_for_model |= model.is_some();
             let Some(end) = end else { continue };
             match model {
                 // Such a rest is kept for one set of keys; where others step in, a model has two.
-                Some(_) if self.settings.others_step_in => {}
+                Some(_) if of == Rests::KeyForModel && self.settings.others_step_in => {}
                 Some(_) if forgetful => {}
                 Some(model) => {
                     let known = known.named_for.entry(model).or_insert(end);
@@ -485,11 +503,11 @@ impl World {
 
     fn lift(&mut self, key: u8, reason: Reason) {
         let Some(key) = usize::from(key).checked_rem(self.keys.len()) else { return };
-        let effects = self.pool.lift(&[self.keys[key].key.identity()], reason);
-        for twin in self.family(key) {
+        let effects = self.pool.lift(self.now, &[self.keys[key].key.identity()], reason);
+        for other in self.of_account(key) {
             // Perhaps of another reason: then it only is not looked at any more.
-            self.keys[twin].named = None;
-            self.keys[twin].named_for.clear();
+            self.keys[other].named = None;
+            self.keys[other].named_for.clear();
         }
         self.carry_out(effects);
     }
@@ -533,6 +551,12 @@ impl World {
     fn family(&self, key: usize) -> Vec<usize> {
         let credential = self.keys[key].credential;
         (0..self.keys.len()).filter(|other| self.keys[*other].credential == credential).collect()
+    }
+
+    /// All keys of the key's account.
+    fn of_account(&self, key: usize) -> Vec<usize> {
+        let account = self.keys[key].account;
+        (0..self.keys.len()).filter(|other| self.keys[*other].account == account).collect()
     }
 
     /// The sets that may serve `model`, in the order of preference.
@@ -683,7 +707,9 @@ impl World {
         };
         match transition {
             Transition::Resting { key, model: None, reason, until } => {
-                assert_eq!(state(key), State::Resting(*reason, *until));
+                // Key and account may both rest: what is shown is what ends last.
+                let shown = matches!(state(key), State::Resting(shown, end) if end > *until || shown == *reason);
+                assert!(shown, "it is told to rest for {reason:?}, and shown as {:?}", state(key));
                 assert!(*until > self.now && *until <= self.now + DAY);
             }
             Transition::Resting { model: Some(model), until, .. } => {

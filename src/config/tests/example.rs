@@ -7,7 +7,7 @@ use super::*;
 const EXAMPLE: &str = include_str!("../../../config.example.toml");
 
 /// Another value for every setting.
-const OTHERS: [(&str, &str, &str); 42] = [
+const OTHERS: [(&str, &str, &str); 43] = [
     ("server", "bind_addr", "\"127.0.0.1:81\""),
     ("server", "request_body_limit_bytes", "1"),
     ("server", "graceful_shutdown_seconds", "0"),
@@ -36,6 +36,7 @@ const OTHERS: [(&str, &str, &str); 42] = [
     ("keys.pool", "url", "\"https://h\""),
     ("keys.pool", "models", "\"m\""),
     ("keys.pool", "label", "\"l\""),
+    ("keys.pool", "account", "\"work\""),
     ("keys.pool", "organization", "\"o\""),
     ("keys.pool", "project", "\"p\""),
     ("keys.pool", "weight", "2"),

@@ -144,6 +144,20 @@ impl Bench {
 }
 
 #[test]
+fn a_project_that_is_sent_with_keys_is_their_account_from_the_start() {
+    let mut entries = Entry::many(3);
+    for entry in &mut entries[..2] {
+        entry.settings.project = Some(http::HeaderValue::from_static("proj_1"));
+    }
+    entries[2].settings.organization = Some(http::HeaderValue::from_static("org"));
+    let mut bench = Bench::new(entries);
+    let organization = AccountId::organization("openai", "org");
+    assert_eq!(bench.accounts(), [Some(project("proj_1")), Some(project("proj_1")), organization]);
+    bench.learn(2, project("proj_1"));
+    assert_eq!(bench.accounts(), [Some(project("proj_1")); 3]);
+}
+
+#[test]
 fn what_says_less_exactly_moves_no_key_and_the_configuration_is_not_overruled() {
     let mut bench = Bench::new(vec![Entry::new("a"), Entry::new("b").account("mine")]);
     let organization = AccountId::organization("openai", "org").unwrap();

@@ -173,8 +173,8 @@ fn a_lifted_rest_wakes_the_line() {
     let arrival = bench.pool.arrive();
     assert!(bench.ask(arrival).is_err());
     bench.join(arrival).unwrap();
-    assert_eq!(bench.pool.lift(&keys, Reason::Rejected), Effects::default());
-    let effects = bench.pool.lift(&keys, Reason::Refused);
+    assert_eq!(bench.pool.lift(bench.now, &keys, Reason::Rejected), Effects::default());
+    let effects = bench.pool.lift(bench.now, &keys, Reason::Refused);
     assert_eq!((effects.transitions.len(), &effects.wake[..]), (2, &[arrival][..]));
     assert!(bench.ask(arrival).is_ok());
 }

@@ -321,7 +321,7 @@ impl World {
 
     fn lift(&mut self, key: usize, reason: Reason) {
         let key = key % self.keys.len();
-        let effects = self.pool.lift(&[self.keys[key].key.identity()], reason);
+        let effects = self.pool.lift(self.now, &[self.keys[key].key.identity()], reason);
         for twin in self.family(key) {
             if self.keys[twin].cooling.lift(reason) {
                 self.no_longer_probed(twin);
