@@ -156,7 +156,9 @@ impl World {
             family.filter_map(|twin| twin.key.settings().account.as_deref()).next()
         };
         let first_of = |of: &Known| match declared(of) {
-            Some(name) => known.iter().position(|other| declared(other) == Some(name)).unwrap_or(of.credential),
+            Some(name) => {
+                known.iter().position(|other| declared(other) == Some(name)).unwrap_or(of.credential)
+            }
             None => of.credential,
         };
         let accounts: Vec<usize> = known.iter().map(first_of).collect();
@@ -706,9 +708,12 @@ impl World {
             view.expect("a host of the pool").open
         };
         match transition {
-            Transition::Resting { key, model: None, reason, until } => {
+            Transition::Resting { key, model: None, reason, until, with } => {
+                let number = self.keys.iter().position(|known| known.key == *key).expect("a key of the pool");
+                assert!(*with == 0 || *with + 1 == self.of_account(number).len());
                 // Key and account may both rest: what is shown is what ends last.
-                let shown = matches!(state(key), State::Resting(shown, end) if end > *until || shown == *reason);
+                let shown =
+                    matches!(state(key), State::Resting(shown, end) if end > *until || shown == *reason);
                 assert!(shown, "it is told to rest for {reason:?}, and shown as {:?}", state(key));
                 assert!(*until > self.now && *until <= self.now + DAY);
             }
@@ -729,7 +734,13 @@ impl World {
         assert_eq!((waiting, self.pool.waiting()), (self.waiting.len(), self.waiting.len()));
         assert_eq!((keys.len(), hosts.len()), (self.keys.len(), self.hosts.len()));
         for (view, known) in keys.iter().zip(&self.keys) {
-            let KeyView { key, state, health, in_flight, used, model_rests, last_error, last_trial } = view;
+            let KeyView { key, account, state, health, in_flight, used, .. } = view;
+            let KeyView { model_rests, last_error, last_trial, .. } = view;
+            let declared = self.of_account(known.credential).into_iter().any(|twin| {
+                let twin = &self.keys[twin];
+                twin.credential == known.credential && twin.key.settings().account.is_some()
+            });
+            assert_eq!(account.is_some(), declared);
             assert_eq!((key, *in_flight, *used), (&known.key, known.out, known.used));
             assert!((0.0..=1.0).contains(health) && State::NAMES.contains(&state.as_str()));
             assert!(model_rests.iter().all(|rest| self.refused_models.contains(&*rest.model)));
