@@ -55,6 +55,10 @@ impl Limits {
     pub(super) fn entry(&mut self, now: Instant, account: u32, model: &str) -> &mut Limit {
         if self.table.len() >= MOST {
             self.table.retain(|_, limit| limit.says_something(now));
+            // What is forgotten is learned again, at the price of a call.
+            if self.table.len() >= MOST {
+                self.table.clear();
+            }
         }
         let key = (account, self.hash(model));
         self.table.entry(key).or_insert_with(|| Limit { model: Box::from(model), ..Limit::default() })

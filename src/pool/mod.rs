@@ -6,7 +6,7 @@
 //!
 //! What the pool promises (and `tests` proves over random sequences of operations): it never grants a key that rests,
 //! is full, or whose host is shut; when a key is free it grants one; every ticket settled leaves nothing in flight; at
-//! most one probe is out per resting key and per open host; who came first is served first.
+//! most one probe is out per resting key or account and per open host; who came first is served first.
 
 mod accounts;
 mod breaker;
