@@ -83,3 +83,18 @@ proptest! {
         prop_assert!(line.is_empty());
     }
 }
+
+#[test]
+fn twenty_thousand_faults_of_clients_and_twenty_thousand_aborts_change_nothing() {
+    let mut bench = Bench::new(Entry::many(5));
+    for round in 0..60_000 {
+        let (_, ticket) = bench.take();
+        let outcome = [Outcome::Harmless, Outcome::Abandoned, Outcome::Good][round % 3];
+        assert_eq!(bench.settle(ticket, outcome), Effects::default());
+        bench.now += MS;
+    }
+    let snapshot = bench.pool.snapshot(bench.now);
+    for key in snapshot.keys {
+        assert_eq!((key.state, key.health, key.used, key.last_error), (State::Ready, 1.0, 12_000, None));
+    }
+}
