@@ -14,23 +14,31 @@ const MOST: f64 = 100.0;
 
 /// The retries that may still be made.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub struct Budget {
     saved: f64,
     counted: Option<Instant>,
 }
 
+impl Default for Budget {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Budget {
-    pub(super) fn new() -> Self {
+    /// As much as a second brings.
+    #[must_use]
+    pub fn new() -> Self {
         Self { saved: FLOOR_PER_SECOND, counted: None }
     }
 
     /// A request was made.
-    pub(super) fn deposit(&mut self) {
+    pub fn deposit(&mut self) {
         self.saved = (self.saved + SHARE).min(MOST);
     }
 
     /// Whether one more retry may be made; counts it if so.
-    pub(super) fn withdraw(&mut self, now: Instant) -> bool {
+    pub fn withdraw(&mut self, now: Instant) -> bool {
         if let Some(counted) = self.counted {
             let seconds = now.saturating_duration_since(counted).as_secs_f64();
             self.saved = (self.saved + seconds * FLOOR_PER_SECOND).min(MOST);

@@ -22,7 +22,7 @@ use std::{
 pub use alarm::Alarm;
 use body::Rest;
 pub use body::{BodyError, LeasedBody};
-use budget::Budget;
+pub use budget::Budget;
 use bytes::Bytes;
 pub use error::{ForwardError, Unavailable};
 use headers::{add_key, strip_answer};
@@ -33,7 +33,7 @@ use http::{
 pub use inbound::{Inbound, InboundError, ReplayMemory};
 pub use leases::SharedPool;
 use leases::{Ask, Lease, NoLease, NoLeaseWhy};
-use plan::{Facts, Plan, Step, Stop};
+pub use plan::{Facts, Plan, Step, Stop};
 pub use policy::{Backoff, InvalidBackoff, Policy};
 use refusal::Refusal;
 pub use target::{BadTarget, Target};

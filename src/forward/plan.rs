@@ -19,7 +19,7 @@ const TIMEOUT_REPEATS: u32 = 1;
 
 /// One request's attempts so far.
 #[derive(Debug)]
-pub(super) struct Plan<'p> {
+pub struct Plan<'p> {
     policy: &'p Policy,
     deadline: Instant,
     /// Whether the request may be sent again after something of it was written.
@@ -33,14 +33,14 @@ pub(super) struct Plan<'p> {
 
 /// What is known beside the verdict.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Facts {
+pub struct Facts {
     /// The host works for other keys: the failure is the key's own.
-    pub(super) local: bool,
+    pub local: bool,
 }
 
 /// What to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
+pub enum Step {
     /// Give the client this answer.
     Deliver,
     /// Another key, at once.
@@ -55,7 +55,8 @@ pub(super) enum Step {
 
 impl Step {
     /// The name in the log of attempts.
-    pub(super) const fn as_str(self) -> &'static str {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Deliver => "deliver",
             Self::Next => "next key",
@@ -68,7 +69,7 @@ impl Step {
 
 /// Why there is no further attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stop {
+pub enum Stop {
     /// What was written may have had effect.
     NotRepeatable,
     /// As often as may be.
@@ -80,9 +81,12 @@ pub(super) enum Stop {
 }
 
 impl Stop {
-    pub(super) const ALL: [Self; 4] = [Self::NotRepeatable, Self::Spent, Self::Budget, Self::Deadline];
+    /// Every reason.
+    pub const ALL: [Self; 4] = [Self::NotRepeatable, Self::Spent, Self::Budget, Self::Deadline];
 
-    pub(super) const fn as_str(self) -> &'static str {
+    /// The name in logs and metrics; a closed set.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::NotRepeatable => "not_repeatable",
             Self::Spent => "spent",
@@ -93,7 +97,9 @@ impl Stop {
 }
 
 impl<'p> Plan<'p> {
-    pub(super) fn new(policy: &'p Policy, start: Instant, may_repeat: bool, keys: usize) -> Self {
+    /// No attempts yet, of a request that came at `start` to a pool of so many keys.
+    #[must_use]
+    pub fn new(policy: &'p Policy, start: Instant, may_repeat: bool, keys: usize) -> Self {
         Self {
             policy,
             deadline: start + policy.total_timeout,
@@ -106,12 +112,13 @@ impl<'p> Plan<'p> {
     }
 
     /// When the head must have been delivered.
-    pub(super) fn deadline(&self) -> Instant {
+    #[must_use]
+    pub fn deadline(&self) -> Instant {
         self.deadline
     }
 
     /// Decides. `afford` is asked at most once, when a retry would be made.
-    pub(super) fn step(
+    pub fn step(
         &mut self,
         verdict: &Verdict,
         facts: Facts,

@@ -43,7 +43,7 @@ pub(super) struct Pace {
     refused: Instant,
     /// When the last request went that may still pass.
     granted: Option<Instant>,
-    /// How many have gone since the refusal, and how many of them have passed.
+    /// How many have gone since the refusal, and how many were seen to pass.
     gone: u32,
     passed: u32,
     /// Whether the last request went as soon as it might: then it is the pace that bounds the traffic.
@@ -107,10 +107,11 @@ impl Pace {
 
     /// A request that `started` then has passed. False if there is no pace any more.
     pub(super) fn passed(&mut self, now: Instant, started: Instant) -> bool {
+        // It counts though it was sent before the refusal: many may be under way when a window is used up.
+        self.passed = self.passed.saturating_add(1);
         if started < self.refused {
             return true;
         }
-        self.passed = self.passed.saturating_add(1);
         if self.bounds
             && let Some(interval) = &mut self.interval
         {
@@ -258,5 +259,26 @@ mod tests {
         }
         pace.refused(reset + Duration::from_secs(1), reset + Duration::from_secs(1), Duration::from_secs(59));
         assert_eq!(pace.interval(), None);
+    }
+
+    #[test]
+    fn a_window_used_up_before_its_first_answer_comes_is_not_paced() {
+        let start = Clock::system().now().mono;
+        let (window, answer) = (Duration::from_secs(60), Duration::from_secs(1));
+        let mut pace = Pace::new(start + answer / 2, window);
+        for n in 1..5 {
+            // Those of the window before, all of which were sent before its refusal came.
+            for _ in 0..20 {
+                pace.passed(start + window * (n - 1) + answer, start + window * (n - 1));
+            }
+            let reset = start + window * n;
+            for _ in 0..20 {
+                pace.granted(reset);
+            }
+            let sent = reset + answer / 4;
+            pace.granted(sent);
+            pace.refused(reset + answer / 2, sent, window);
+            assert_eq!(pace.interval(), None, "window {n}");
+        }
     }
 }
