@@ -41,8 +41,7 @@ pub(crate) const LOST_HEADERS: Floor = floor(1.0, 0.0, 0.05, 500);
 /// A weakness: whenever a key has passed its trial, everybody in line is sent with it.
 pub(crate) const LOST_HEADERS_OVERLOAD: Floor = floor(0.97, 0.03, 0.98, 10_500);
 pub(crate) const LOST_HEADERS_WINDOWS: Floor = floor(0.96, 0.03, 0.27, 10_500);
-/// Each key of an account learns of its limits by itself.
-pub(crate) const SHARED: Floor = floor(1.0, 0.0, 0.04, 500);
+pub(crate) const SHARED: Floor = floor(1.0, 0.0, 0.015, 500);
 /// A host that hangs is found out after the timeout for heads, a minute; then more requests are due for a retry than the
 /// budget for retries allows.
 pub(crate) const OUTAGE: Floor = floor(0.975, 0.025, 0.08, 61_000);

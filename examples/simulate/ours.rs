@@ -79,6 +79,7 @@ fn keys(accounts: &[Account]) -> Vec<Arc<Key>> {
             let secret = Secret::new(&format!("sk-account-{at}-key-{n}")).expect("a word is a credential");
             let settings = KeySettings {
                 label: Some(format!("account {at}, key {n}")),
+                account: Some(format!("account {at}")),
                 ..KeySettings::at(base.clone())
             };
             (secret, settings)
