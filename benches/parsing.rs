@@ -9,7 +9,10 @@ use key_cycle_proxy::{
         Target,
         headers::{add_key, strip_answer, strip_request},
     },
-    provider::{Answer, Endpoint, judge, limits, sniff},
+    provider::{
+        Answer, Endpoint, judge, limits, sniff,
+        stream::{Opening, Watch},
+    },
     redact,
     types::{BaseUrl, Key, KeySettings, PoolName, Secret},
 };
@@ -175,4 +178,23 @@ fn scrub(bencher: Bencher<'_, '_>) {
     let key = key();
     let text = br#"{"error":{"message":"Incorrect API key provided: sk-proj-********************************6789. You can find your API key at https://platform.openai.com/account/api-keys.","type":"invalid_request_error","param":null,"code":"invalid_api_key"}}"#;
     bencher.bench_local(|| redact::scrub(black_box(text), &[key.secret()]).len());
+}
+
+/// An event of a chat, as most are.
+const EVENT: &[u8] = b"data: {\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":1767182400,\
+    \"model\":\"gpt-4o-2024-08-06\",\"service_tier\":\"default\",\"system_fingerprint\":\"fp_1\",\"choices\":[{\"index\":0,\
+    \"delta\":{\"content\":\" world\"},\"logprobs\":null,\"finish_reason\":null}]}\n\n";
+
+#[divan::bench]
+fn first_event(bencher: Bencher<'_, '_>) {
+    bencher.bench_local(|| Opening::new().look(black_box(EVENT)));
+}
+
+/// Ends where an event ends, as pieces do as a rule, or in one.
+#[divan::bench(args = [0, 100])]
+fn event_in_passing(bencher: Bencher<'_, '_>, early: usize) {
+    let mut watch = Watch::new();
+    let piece = [&EVENT[EVENT.len() - early..], &EVENT[..EVENT.len() - early]].concat();
+    watch.push(&EVENT[..EVENT.len() - early]);
+    bencher.counter(BytesCount::new(piece.len())).bench_local(|| watch.push(black_box(&piece)));
 }

@@ -275,17 +275,17 @@ async fn an_early_answer_is_delivered_and_its_connection_not_used_again() {
 async fn a_client_that_leaves_a_stream_takes_that_upstream_connection_along_and_no_other() {
     let (upstream, proxy) = start().await;
     let gate = Gate::new();
-    upstream.otherwise(Answer::sse(["one", "two", "three"]).gated(&gate));
+    upstream.otherwise(Answer::pieces(["one", "two", "three"]).gated(&gate));
     let ask = || client().post(proxy.url("/v1/chat/completions")).body(streamed_chat("m")).send();
     let (mut leaves, mut stays) = tokio::try_join!(ask(), ask()).expect("both are answered");
     gate.release(2);
     for stream in [&mut leaves, &mut stays] {
-        assert_eq!(patiently(stream.chunk()).await.unwrap().unwrap(), "data: one\n\n");
+        assert_eq!(patiently(stream.chunk()).await.unwrap().unwrap(), "one");
     }
     drop(leaves);
     upstream.wait_for(|up| up.cancelled() == 1 && up.open_connections() == 1).await;
     gate.open();
-    assert_eq!(patiently(stays.text()).await.unwrap(), "data: two\n\ndata: three\n\n");
+    assert_eq!(patiently(stays.text()).await.unwrap(), "twothree");
     upstream.wait_for(|up| up.open_requests() == 0).await;
     assert_eq!((upstream.cancelled(), upstream.open_connections()), (1, 1));
     upstream.otherwise(Answer::ok());

@@ -163,7 +163,7 @@ async fn a_broken_stream_counts_against_the_key_and_not_as_success() {
 async fn a_client_that_disconnects_counts_neither_as_success_nor_against_the_key() {
     let (upstream, proxy) = three_keys("").await;
     let gate = Gate::new();
-    upstream.otherwise(Answer::sse(["one", "two"]).gated(&gate));
+    upstream.otherwise(Answer::pieces(["one", "two"]).gated(&gate));
     let request = client().post(proxy.url("/v1/chat/completions")).body(streamed_chat("gpt-4o"));
     let mut answer = request.send().await.unwrap();
     gate.release(1);
@@ -273,7 +273,7 @@ async fn a_total_timeout_cuts_no_stream() {
     let lines = "total_timeout_ms = 5000\nrequest_timeout_ms = 5000\nfirst_byte_timeout_ms = 5000\nidle_timeout_ms = 20000";
     let (upstream, proxy) = three_keys(lines).await;
     let gate = Gate::new();
-    upstream.otherwise(Answer::sse(["one", "two", "three"]).gated(&gate));
+    upstream.otherwise(Answer::pieces(["one", "two", "three"]).gated(&gate));
     let request = client().post(proxy.url("/v1/chat/completions")).body(streamed_chat("gpt-4o"));
     let mut answer = request.send().await.unwrap();
     for _ in 0..3 {

@@ -4,9 +4,9 @@ use std::{fmt::Write as _, time::Duration};
 
 use support::{
     ask::{Got, in_turn_with},
-    proxy::Proxy,
+    proxy::{Proxy, chat, streamed_chat},
     still::StillClock,
-    upstream::{Answer, Upstream},
+    upstream::{Answer, Upstream, error_body},
 };
 
 mod support;
@@ -29,13 +29,17 @@ The table shows each thing that can go wrong, on one of three keys, on two of th
 code of the error, whether there is a `Retry-After` header, and how many upstream calls one chat request took. It \
 holds for a fresh start, the keys in turn, `max_retries = 3`, and `max_wait_ms = 0`: with the usual `max_wait_ms` a \
 request whose keys are all limited first waits up to ten seconds for one of them. Codes in `code font` are the \
-proxy's own; a code in *italics* came from the upstream.
+proxy's own; a code in *italics* came from the upstream. In the rows of streams the upstream's status is 200, and the \
+error is the first event that says anything: until then nothing is delivered. What your program gets of such an error \
+is the stream as it came, with status 200.
 ";
 
 /// How a key fails.
 #[derive(Clone)]
 enum Fault {
     Answers(Box<Answer>),
+    /// The same, to a request for a stream.
+    Streams(Box<Answer>),
     Hangs,
     Refuses,
 }
@@ -45,6 +49,10 @@ fn faults() -> Vec<(&'static str, Fault)> {
     let answers = |answer| Fault::Answers(Box::new(answer));
     let error =
         |status, kind, code| answers(Answer::status(status).error(kind, code, "The upstream's own words."));
+    let streams = |kind, code| {
+        let event = error_body(kind, code, "The upstream's own words.").to_string();
+        Fault::Streams(Box::new(Answer::sse([event])))
+    };
     let limited = Answer::status(429).error("requests", "rate_limit_exceeded", "Slow down.");
     vec![
         ("429 with Retry-After", answers(limited.clone().retry_after(20))),
@@ -60,6 +68,14 @@ fn faults() -> Vec<(&'static str, Fault)> {
         ("500", error(500, "server_error", "")),
         ("503", error(503, "server_error", "")),
         ("529, overloaded", error(529, "overloaded_error", "")),
+        ("a stream that begins with a limit", streams("requests", "rate_limit_exceeded")),
+        (
+            "a stream that begins with a spent quota",
+            streams("insufficient_quota", "credit_balance_exhausted"),
+        ),
+        ("a stream that begins with overload", streams("overloaded_error", "")),
+        ("a stream that begins with a failure", streams("server_error", "")),
+        ("a stream that begins with the request's fault", streams("invalid_request_error", "bad_value")),
         ("connection reset", answers(Answer::ok().reset_before_head())),
         ("no answer in time", Fault::Hangs),
         ("connection refused", Fault::Refuses),
@@ -73,7 +89,7 @@ async fn outcome(fault: &Fault, failing: usize) -> Got {
     dead.stop().await;
     for key in &KEYS[..failing] {
         match fault {
-            Fault::Answers(answer) => upstream.key(key).always((**answer).clone()),
+            Fault::Answers(answer) | Fault::Streams(answer) => upstream.key(key).always((**answer).clone()),
             Fault::Hangs => upstream.key(key).always(Answer::ok().hang()),
             Fault::Refuses => continue,
         };
@@ -87,7 +103,11 @@ async fn outcome(fault: &Fault, failing: usize) -> Got {
     let lines =
         format!("max_retries = 3\nmax_wait_ms = 0\nrequest_timeout_ms = {}", HEAD_TIMEOUT.as_millis());
     let proxy = Proxy::start(&in_turn_with(&upstream, &entries, &lines)).await;
-    let chat = async { clock.trickle(proxy.chat("gpt-4o")).await };
+    let body = match fault {
+        Fault::Streams(_) => streamed_chat("gpt-4o"),
+        Fault::Answers(_) | Fault::Hangs | Fault::Refuses => chat("gpt-4o"),
+    };
+    let chat = async { clock.trickle(proxy.post("/v1/chat/completions", body)).await };
     let time = async {
         // A hang is repeated once.
         for calls in 1..=failing.min(2) {
@@ -97,7 +117,7 @@ async fn outcome(fault: &Fault, failing: usize) -> Got {
     };
     let got = match fault {
         Fault::Hangs => tokio::join!(chat, time).0,
-        Fault::Answers(_) | Fault::Refuses => chat.await,
+        Fault::Answers(_) | Fault::Streams(_) | Fault::Refuses => chat.await,
     };
     tokio::time::resume();
     if !matches!(fault, Fault::Refuses) {
@@ -111,6 +131,9 @@ fn cell(got: &Got) -> String {
     let ours =
         ["all_keys_cooling", "no_usable_key", "upstream_unreachable", "upstream_broken", "upstream_timeout"];
     let mut text = got.status.to_string();
+    if got.status == 200 && got.text().contains("\"error\"") {
+        text.push_str(" with the error");
+    }
     let code = got.code();
     if ours.contains(&code.as_str()) {
         let _ = write!(text, " `{code}`");

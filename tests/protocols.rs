@@ -40,7 +40,7 @@ async fn many_streams_share_an_http2_connection() {
     let upstream = Upstream::start().await;
     let proxy = Proxy::with_keys(&upstream.url(), &["sk-one"]).await;
     let gate = Gate::new();
-    upstream.otherwise(Answer::sse(["one", "two"]).gated(&gate));
+    upstream.otherwise(Answer::pieces(["one", "two"]).gated(&gate));
     let client = h2_client();
     let asked =
         (0..50).map(|_| client.post(proxy.url("/v1/chat/completions")).body(streamed_chat("m")).send());
@@ -49,11 +49,11 @@ async fn many_streams_share_an_http2_connection() {
     gate.release(50);
     for answer in &mut answers {
         assert_eq!((answer.status().as_u16(), answer.version()), (200, Version::HTTP_2));
-        assert_eq!(patiently(answer.chunk()).await.unwrap().unwrap(), "data: one\n\n");
+        assert_eq!(patiently(answer.chunk()).await.unwrap().unwrap(), "one");
     }
     gate.open();
     for answer in answers {
-        assert_eq!(patiently(answer.bytes()).await.unwrap(), Bytes::from("data: two\n\n"));
+        assert_eq!(patiently(answer.bytes()).await.unwrap(), Bytes::from("two"));
     }
     let sent = upstream.last_request();
     assert_eq!((sent.version, sent.key.as_deref()), (Version::HTTP_11, Some("sk-one")));

@@ -35,8 +35,9 @@ async fn with_a_stream(server: &str) -> (Upstream, Running, Gate, reqwest::Respo
     upstream.key("sk-a").always(Answer::sse(chat_events("one two three")).gated(&gate));
     let proxy = serve(&upstream, server).await;
     let request = client().post(proxy.url("/v1/chat/completions")).header("content-type", "application/json");
+    // The first names the role and is held back until the second comes.
+    gate.release(2);
     let mut stream = request.body(streamed_chat("gpt-4o")).send().await.expect("an answer");
-    gate.release(1);
     let piece = stream.chunk().await.expect("a whole piece").expect("the first piece");
     assert!(piece.starts_with(b"data: "), "{piece:?}");
     (upstream, proxy, gate, stream)

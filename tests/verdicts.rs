@@ -1,8 +1,12 @@
-//! Every recorded answer in `fixtures/openai` is judged as its file expects.
+//! Every recorded answer in `fixtures/openai` is judged as its file expects, and with the recorded streams they show
+//! every row of the table of answers, for each provider that gives such an answer.
 #![expect(clippy::unwrap_used, reason = "a test that cannot read its fixtures has failed")]
 
-use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use key_cycle_proxy::provider::{Answer, classify, judge, reads_body};
@@ -17,9 +21,11 @@ const WALL: Duration = Duration::from_secs(1_767_182_400);
 struct Fixture {
     name: String,
     from: String,
+    #[serde(rename = "row")]
+    _row: String,
     endpoint: String,
     status: u16,
-    headers: std::collections::BTreeMap<String, String>,
+    headers: BTreeMap<String, String>,
     body: Value,
     expect: Expected,
 }
@@ -61,7 +67,7 @@ impl Fixture {
 fn recorded_answers_are_judged_as_they_should_be() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/openai");
     let mut seen = 0;
-    let mut providers = std::collections::BTreeSet::new();
+    let mut providers = BTreeSet::new();
     let mut wrong = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
         let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
@@ -76,4 +82,60 @@ fn recorded_answers_are_judged_as_they_should_be() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(seen >= 100, "saw only {seen} answers");
     assert!(providers.len() >= 6, "saw only {providers:?}");
+}
+
+/// The providers whose answers are recorded for every row.
+const PROVIDERS: [&str; 6] = ["OpenAI", "Anthropic", "Gemini", "Azure", "Groq", "OpenRouter"];
+
+/// What can come back, what it means, and which of [`PROVIDERS`] is known to answer so. Failures without an answer
+/// (connect, timeout, a broken connection) are no provider's: `provider` tests them beside the code.
+const ROWS: [(&str, &str, &[&str], &str); 17] = [
+    ("success", "success", &["client"], "xxxxxx"),
+    ("client's fault", "client_fault", &["client"], "xxxxxx"),
+    // The others refuse such input with 400.
+    ("moderation", "client_fault", &["client"], "-----x"),
+    ("account header", "client_fault", &["client"], "x-----"),
+    // Azure and OpenRouter give no reason that is theirs alone; Gemini's status is 400.
+    ("key rejected", "key_rejected", &["key"], "xx--x-"),
+    ("key rejected with 400", "key_rejected", &["key"], "--x---"),
+    ("leaked or suspended", "key_rejected", &["key", "account"], "xxx-x-"),
+    ("not permitted", "not_permitted", &["key"], "xxx---"),
+    ("unknown refusal", "unknown_refusal", &["key"], "xxxx-x"),
+    ("egress", "egress_refused", &["egress"], "xxxxx-"),
+    ("model unavailable", "model_unavailable", &["key_model"], "xxxxxx"),
+    // Azure sends a bill.
+    ("billing", "quota_exhausted", &["account", "key"], "xxx-xx"),
+    ("rate limit", "rate_limited", &["account_model", "account"], "xxxxxx"),
+    ("per day", "quota_exhausted", &["account_model"], "x-x-xx"),
+    ("overloaded", "overloaded", &["host"], "xxxxxx"),
+    ("server error", "server_error", &["host"], "xxxxxx"),
+    // Whatever it means.
+    ("error later", "", &[], "xxxxxx"),
+];
+
+#[test]
+fn every_row_of_the_table_is_shown_by_every_provider_that_has_it() {
+    let mut shown: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    for folder in ["openai", "streams"] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(folder);
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let fixture: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+            let row = ROWS.iter().find(|(row, ..)| fixture["row"] == *row);
+            let (row, class, scopes, _) = row.unwrap_or_else(|| panic!("{}: no such row", path.display()));
+            // Of a stream: what its error means, if it has one.
+            let expect = &fixture["expect"];
+            let meant = if expect["opened"].is_null() { expect } else { &expect["error"] };
+            if !class.is_empty() && !meant.is_null() {
+                let scope = meant["scope"].as_str().unwrap();
+                assert!(meant["class"] == *class && scopes.contains(&scope), "{}: {row}", path.display());
+            }
+            shown.entry(row).or_default().insert(fixture["from"].as_str().unwrap().to_owned());
+        }
+    }
+    for (row, _, _, having) in ROWS {
+        let shown = &shown[row];
+        let providers = PROVIDERS.map(|provider| if shown.contains(provider) { 'x' } else { '-' });
+        assert_eq!(String::from_iter(providers), having, "{row} of {PROVIDERS:?}");
+    }
 }

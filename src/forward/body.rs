@@ -11,7 +11,10 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::{alarm::Alarm, leases::Lease, transport::AnswerBody};
 use crate::{
-    provider,
+    provider::{
+        self, Endpoint,
+        stream::{Watch, judge_event},
+    },
     telemetry::access::{Access, Ending},
     types::Verdict,
 };
@@ -28,6 +31,8 @@ pub struct LeasedBody {
     lease: Option<Lease>,
     idle: Idle,
     access: Access,
+    /// Looks for an error in what passes.
+    watch: Option<(Watch, Endpoint)>,
     ended: bool,
     /// The error that comes next.
     failing: Option<BodyError>,
@@ -88,7 +93,13 @@ impl LeasedBody {
             Rest::Broken => (None, Some(BodyError::Broken)),
         };
         let idle = Idle { limit: idle, alarm, since: None };
-        Self { start, inner, lease, idle, access, ended: false, failing }
+        Self { start, inner, lease, idle, access, watch: None, ended: false, failing }
+    }
+
+    /// The same, with an eye on errors in it: it is a stream of events.
+    pub(super) fn watched(mut self, endpoint: Endpoint) -> Self {
+        self.watch = Some((Watch::new(), endpoint));
+        self
     }
 
     /// What is remembered about the request so far.
@@ -97,7 +108,34 @@ impl LeasedBody {
         &self.access
     }
 
+    /// A piece goes to the client.
+    fn passes(&mut self, piece: &[u8]) {
+        self.access.sent(piece.len());
+        if let Some((watch, endpoint)) = &mut self.watch
+            && let Some(error) = watch.push(piece)
+        {
+            let endpoint = *endpoint;
+            self.watch = None;
+            self.failed_inside(&error, endpoint);
+        }
+    }
+
+    /// The stream tells of an error. The client hears of it by the same words; the pool learns of it now, for clients
+    /// leave when they read them.
+    fn failed_inside(&mut self, error: &[u8], endpoint: Endpoint) {
+        let verdict = judge_event(error, endpoint, self.idle.alarm.clock().wall());
+        if let Some(lease) = self.lease.take() {
+            lease.judged(&verdict, None);
+        }
+        self.access.failed_inside(&verdict);
+    }
+
     fn end(&mut self, verdict: &Verdict, ending: Ending) {
+        if let Some((watch, endpoint)) = self.watch.take()
+            && let Some(error) = watch.end()
+        {
+            self.failed_inside(&error, endpoint);
+        }
         self.inner = None;
         self.ended = true;
         if let Some(lease) = self.lease.take() {
@@ -142,7 +180,7 @@ impl Body for LeasedBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
         if let Some(start) = this.start.take() {
-            this.access.sent(start.len());
+            this.passes(&start);
             return Poll::Ready(Some(Ok(Frame::data(start))));
         }
         if let Some(error) = this.failing.take() {
@@ -161,9 +199,12 @@ impl Body for LeasedBody {
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Ok(frame))) => {
+                let ended = inner.is_end_stream();
                 this.idle.since = None;
-                this.access.sent(frame.data_ref().map_or(0, Bytes::len));
-                if inner.is_end_stream() {
+                if let Some(piece) = frame.data_ref() {
+                    this.passes(piece);
+                }
+                if ended {
                     this.end(&Verdict::SUCCESS, Ending::Complete);
                 }
                 Poll::Ready(Some(Ok(frame)))

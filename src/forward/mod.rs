@@ -8,6 +8,7 @@ mod error;
 pub mod headers;
 mod inbound;
 mod leases;
+mod opening;
 mod plan;
 mod policy;
 mod refusal;
@@ -16,7 +17,7 @@ pub mod transport;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 pub use alarm::Alarm;
@@ -29,10 +30,13 @@ use headers::{add_key, strip_answer};
 use http::{
     HeaderMap, HeaderValue, Response, StatusCode,
     header::{CONTENT_ENCODING, CONTENT_LENGTH},
+    response::Parts,
 };
+use http_body::Body as _;
 pub use inbound::{Inbound, InboundError, ReplayMemory};
 pub use leases::SharedPool;
 use leases::{Ask, Lease, NoLease, NoLeaseWhy};
+use opening::{Begun, LONGEST_HOLD};
 pub use plan::{Facts, Plan, Step, Stop};
 pub use policy::{Backoff, InvalidBackoff, Policy};
 use refusal::Refusal;
@@ -42,7 +46,7 @@ use transport::{AnswerBody, Fault, Transport};
 use crate::{
     clock::Clock,
     pool::{Causes, Outcome, Reason},
-    provider::{self, Answer},
+    provider::{self, Answer, Endpoint, Media, stream::judge_event},
     redact::{self, Traces},
     telemetry::{Metrics, Retried, access::Access},
     types::{AccountId, Class, Key, KeyIdentity, Origin, Verdict},
@@ -186,10 +190,10 @@ impl Forwarder {
             }
             let missed = match self.attempt(&lease, &inbound, limit, &mut alarm).await {
                 Err(bad) => return Err((bad, access)),
-                Ok(Attempt::Passed(answer, verdict)) => {
-                    let key = Arc::clone(lease.key());
+                Ok(Attempt::Passed(passed)) => {
+                    let (key, verdict) = (Arc::clone(lease.key()), passed.verdict);
                     self.metrics.attempt(verdict.class);
-                    let account = provider::account(answer.headers(), &[]);
+                    let account = provider::account(&passed.parts.headers, &[]);
                     let lease = if verdict.class == Class::Success {
                         lease.heard(account);
                         Some(lease)
@@ -197,7 +201,7 @@ impl Forwarder {
                         lease.judged(&verdict, account);
                         None
                     };
-                    return Ok(self.deliver(answer, lease, &key, access, alarm));
+                    return Ok(self.deliver(passed, lease, &key, access, alarm));
                 }
                 Ok(Attempt::Missed(missed)) => missed,
             };
@@ -218,7 +222,7 @@ impl Forwarder {
                     let Some(refusal) = missed.refusal else { return Err((ForwardError::Broken, access)) };
                     // Word for word, unless the upstream has let the key slip.
                     let slipped = Traces::of(missed.key.secret()).is_told_in_part(&refusal.text());
-                    return Ok(self.deliver_refusal(refusal, &missed.key, slipped, access, alarm));
+                    return Ok(self.deliver_refusal(refusal, &verdict, &missed.key, slipped, access, alarm));
                 }
                 Step::Next => {
                     again = Some(Retried::Rotation);
@@ -258,7 +262,8 @@ impl Forwarder {
         add_key(&mut headers, key);
         let sending =
             self.transport.send(base, inbound.method.clone(), target, headers, inbound.body.clone());
-        let answer = match alarm.limit(self.clock.mono() + limit, sending).await {
+        let until = self.clock.mono() + limit;
+        let answer = match alarm.limit(until, sending).await {
             Some(Ok(answer)) => answer,
             Some(Err(fault)) => {
                 tracing::debug!(key.id = %key.id(), %fault, "no answer");
@@ -283,33 +288,72 @@ impl Forwarder {
                 }));
             }
         };
-        let wall = self.clock.wall();
         if !provider::reads_body(answer.status()) {
-            let head = Answer { status: answer.status(), headers: answer.headers(), body: &[] };
-            let verdict = provider::judge(&head, inbound.endpoint, wall);
-            return Ok(Attempt::Passed(answer, verdict));
+            return Ok(self.begun(answer, key, inbound, alarm, until).await);
         }
         let refusal = Refusal::read(answer, limit.min(REFUSAL_PATIENCE)).await;
         let text = refusal.text();
         let answer = Answer { status: refusal.status, headers: &refusal.headers, body: &text };
-        let verdict = provider::judge(&answer, inbound.endpoint, wall);
+        let verdict = provider::judge(&answer, inbound.endpoint, self.clock.wall());
         let account = provider::account(answer.headers, answer.body);
         drop(text);
         Ok(Attempt::Missed(Missed { key: Arc::clone(key), verdict, account, refusal: Some(refusal) }))
     }
 
-    fn deliver(
+    /// What an answer with a good status came to: a stream may fail before it has begun. It is not
+    /// waited for beyond `until`.
+    async fn begun(
         &self,
         answer: Response<AnswerBody>,
+        key: &Arc<Key>,
+        inbound: &Inbound,
+        alarm: &mut Alarm,
+        until: Instant,
+    ) -> Attempt {
+        let head = Answer { status: answer.status(), headers: answer.headers(), body: &[] };
+        let verdict = provider::judge(&head, inbound.endpoint, self.clock.wall());
+        let (parts, body) = answer.into_parts();
+        let media = Media::of(&parts.headers);
+        let watched = (media == Some(Media::Events)).then_some(inbound.endpoint);
+        // JSON in place of a stream is a complaint, if not an answer.
+        let may_fail = watched.is_some() || inbound.stream && media.is_some();
+        if !may_fail || verdict.class != Class::Success || body.is_end_stream() {
+            let rest = Rest::Coming(body);
+            return Attempt::Passed(Passed { parts, start: Bytes::new(), rest, verdict, watched: None });
+        }
+        let hold = LONGEST_HOLD.min(self.policy.idle_timeout);
+        let until = until.min(self.clock.mono() + hold);
+        let Begun { start, rest, failure } = Begun::read(body, alarm, until).await;
+        let account = provider::account(&parts.headers, &[]);
+        let (verdict, refusal) = match (failure, rest) {
+            (Some(complaint), rest) => {
+                let verdict = judge_event(&complaint, inbound.endpoint, self.clock.wall());
+                let Parts { status, headers, .. } = parts;
+                (verdict, Some(Refusal { status, headers, start, rest }))
+            }
+            // Nothing of it was delivered: it is as if it had not begun.
+            (None, Rest::Broken) => (provider::judge_fault(provider::Fault::BrokenBody), None),
+            (None, rest) => return Attempt::Passed(Passed { parts, start, rest, verdict, watched }),
+        };
+        Attempt::Missed(Missed { key: Arc::clone(key), verdict, account, refusal })
+    }
+
+    fn deliver(
+        &self,
+        answer: Passed,
         lease: Option<Lease>,
         key: &Key,
         mut access: Access,
         alarm: Alarm,
     ) -> Response<LeasedBody> {
-        let (mut parts, body) = answer.into_parts();
+        let Passed { mut parts, start, rest, watched, .. } = answer;
         access.head(parts.status.as_u16());
         strip_answer(parts.status, &mut parts.headers, key.secret());
-        let body = LeasedBody::new(None, Rest::Coming(body), lease, self.policy.idle_timeout, alarm, access);
+        let start = Some(start).filter(|start| !start.is_empty());
+        let mut body = LeasedBody::new(start, rest, lease, self.policy.idle_timeout, alarm, access);
+        if let Some(endpoint) = watched {
+            body = body.watched(endpoint);
+        }
         respond(parts.status, parts.headers, body)
     }
 
@@ -317,12 +361,16 @@ impl Forwarder {
     fn deliver_refusal(
         &self,
         refusal: Refusal,
+        verdict: &Verdict,
         key: &Key,
         scrubbed: bool,
         mut access: Access,
         alarm: Alarm,
     ) -> Response<LeasedBody> {
         access.head(refusal.status.as_u16());
+        if refusal.status.is_success() {
+            access.failed(verdict);
+        }
         let secret = key.secret();
         let clean = scrubbed.then(|| redact::scrub(&refusal.text(), &[secret]).into_owned());
         let mut headers = refusal.headers;
@@ -400,14 +448,14 @@ impl Forwarder {
             (Class::UnknownRefusal, Some(refusal)) if tries.unknown.len() == tries.keys.len() => {
                 // They all say the same: it is the request that is refused, and no key should rest for it.
                 self.pool.lift(&tries.unknown, Reason::Refused);
-                return Ok(self.deliver_refusal(refusal, &key, true, access, alarm));
+                return Ok(self.deliver_refusal(refusal, &verdict, &key, true, access, alarm));
             }
             (
                 Class::ServerError | Class::Overloaded | Class::EgressRefused | Class::ModelUnavailable,
                 Some(refusal),
             ) => {
                 let again = tries.keys.len() > 1 && !refusal.headers.contains_key(SHOULD_RETRY);
-                let mut answer = self.deliver_refusal(refusal, &key, true, access, alarm);
+                let mut answer = self.deliver_refusal(refusal, &verdict, &key, true, access, alarm);
                 if again {
                     // We have retried; an SDK that does so too would multiply the calls.
                     answer.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static("false"));
@@ -431,8 +479,19 @@ pub const SHOULD_RETRY: &str = "x-should-retry";
 
 enum Attempt {
     /// Nothing that had to be understood first: it goes through.
-    Passed(Response<AnswerBody>, Verdict),
+    Passed(Passed),
     Missed(Missed),
+}
+
+/// An answer that is delivered.
+struct Passed {
+    parts: Parts,
+    /// What was read of it.
+    start: Bytes,
+    rest: Rest,
+    verdict: Verdict,
+    /// If it is a stream of events: of which kind of endpoint.
+    watched: Option<Endpoint>,
 }
 
 fn respond(status: StatusCode, headers: HeaderMap, body: LeasedBody) -> Response<LeasedBody> {

@@ -16,8 +16,13 @@ use super::limits;
 /// (FastAPI); plain text and HTML.
 #[derive(Debug, Default)]
 pub(super) struct Complaint {
-    /// `code`, where it is a word. A number only repeats a status or is a private series.
+    /// `code`, where it is a word.
     pub(super) code: Option<String>,
+    /// `code` (or `status`, `status_code`), where it is a number, also in quotes: a status, or a private series. It tells
+    /// nothing where there is a status.
+    pub(super) number: Option<u16>,
+    /// Google's `status`.
+    pub(super) status: Option<String>,
     /// `type`.
     pub(super) kind: Option<String>,
     /// `param`.
@@ -39,17 +44,24 @@ impl Complaint {
         }
     }
 
-    fn of(mut root: Value) -> Self {
+    /// Reads a body that was parsed.
+    pub(super) fn of(mut root: Value) -> Self {
         let mut inner = root.get_mut("error").map(Value::take).unwrap_or_default();
         let message = match &inner {
             Value::String(text) => Some(text.to_lowercase()),
             _ => None,
         };
+        let outside = root.get("status").and_then(number);
         // Without an object called `error`, the facts stand beside the text or make up the whole.
         let facts = if inner.is_object() { &mut inner } else { &mut root };
         Self {
             message: message.unwrap_or_else(|| text_in(facts).to_lowercase()),
             code: word(facts, "code"),
+            number: ["code", "status_code", "status"]
+                .iter()
+                .find_map(|name| number(facts.get(name)?))
+                .or(outside),
+            status: word(facts, "status"),
             kind: word(facts, "type"),
             param: word(facts, "param"),
             details: match facts.get_mut("details").map(Value::take) {
@@ -103,7 +115,7 @@ impl Complaint {
 }
 
 /// The object that matters: the first of an array, at the top (Gemini's compatible base) or under `errors`.
-fn unwrapped(root: Value) -> Value {
+pub(super) fn unwrapped(root: Value) -> Value {
     let first = |list: Vec<Value>| list.into_iter().next().unwrap_or_default();
     match root {
         Value::Array(list) => first(list),
@@ -119,6 +131,13 @@ fn unwrapped(root: Value) -> Value {
 fn word(facts: &Value, name: &str) -> Option<String> {
     let text = facts.get(name)?.as_str()?;
     (!text.is_empty() && !text.bytes().all(|byte| byte.is_ascii_digit())).then(|| text.to_owned())
+}
+
+fn number(value: &Value) -> Option<u16> {
+    match value {
+        Value::String(digits) => digits.parse().ok(),
+        number => u16::try_from(number.as_u64()?).ok(),
+    }
 }
 
 /// The text of the complaint: `message` or `detail`, as text or with the text inside.
@@ -158,6 +177,7 @@ mod tests {
             let says =
                 Complaint::read(format!(r#"{{"error":{{"message":"No.","code":{code}}}}}"#).as_bytes());
             assert_eq!(says.code, None, "{code}");
+            assert_eq!(says.number, code.contains("429").then_some(429), "{code}");
         }
     }
 

@@ -9,8 +9,11 @@ mod endpoint;
 mod form;
 mod google;
 pub mod limits;
+mod media;
 mod openai;
+mod scan;
 mod sniff;
+pub mod stream;
 mod words;
 
 use std::time::SystemTime;
@@ -20,6 +23,7 @@ use http::{HeaderMap, StatusCode};
 pub use account::account;
 pub use endpoint::{Endpoint, classify};
 pub use form::{UnclearModel, model_in_form};
+pub use media::Media;
 pub use sniff::{SniffError, Sniffed, sniff};
 
 use crate::types::{Class, Scope, Verdict};

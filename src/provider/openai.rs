@@ -7,6 +7,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use http::HeaderMap;
+
 use super::complaint::Complaint;
 use super::google::{self, Details};
 use super::words::{Meaning, Meaning::*, *};
@@ -18,7 +20,22 @@ const SHORTEST_BILLING_WAIT: Duration = Duration::from_secs(5 * 60);
 
 /// Judges a status from 400 on.
 pub(super) fn judge_refusal(answer: &Answer<'_>, endpoint: Endpoint, wall: SystemTime) -> Verdict {
-    let refusal = Refusal::read(answer, endpoint, wall);
+    let says = Complaint::read(answer.body);
+    judge(&Refusal { status: answer.status.as_u16(), headers: answer.headers, endpoint, says, wall })
+}
+
+/// Judges a complaint that came without a status, inside an answer that had begun well: as if it had come with the
+/// status that it would have had.
+pub(super) fn judge_complaint(says: Complaint, endpoint: Endpoint, wall: SystemTime) -> Verdict {
+    let told = says.number.filter(|number| (400..600).contains(number));
+    let words = [&says.code, &says.kind, &says.status];
+    let meant = || words.into_iter().flatten().find_map(|word| status_of(word));
+    // What nobody has named is a failure of the server's, which had taken the request.
+    let status = told.or_else(meant).unwrap_or(if says.mentions(&BUSY) { 503 } else { 500 });
+    judge(&Refusal { status, headers: &HeaderMap::new(), endpoint, says, wall })
+}
+
+fn judge(refusal: &Refusal<'_>) -> Verdict {
     let meaning = match refusal.status {
         // Timeouts and failures, whatever they are called; only overload is told apart.
         408 | 500.. => return refusal.failure(),
@@ -34,18 +51,13 @@ pub(super) fn judge_refusal(answer: &Answer<'_>, endpoint: Endpoint, wall: Syste
 
 struct Refusal<'a> {
     status: u16,
-    answer: &'a Answer<'a>,
+    headers: &'a HeaderMap,
     endpoint: Endpoint,
     says: Complaint,
     wall: SystemTime,
 }
 
-impl<'a> Refusal<'a> {
-    fn read(answer: &'a Answer<'a>, endpoint: Endpoint, wall: SystemTime) -> Self {
-        let says = Complaint::read(answer.body);
-        Self { status: answer.status.as_u16(), answer, endpoint, says, wall }
-    }
-
+impl Refusal<'_> {
     fn details(&self) -> Details<'_> {
         Details::read(&self.says.details)
     }
@@ -167,12 +179,12 @@ impl<'a> Refusal<'a> {
 
     /// The wait that the answer asks for outright.
     fn asked(&self) -> Option<Duration> {
-        limits::retry_after(self.answer.headers, self.wall)
+        limits::retry_after(self.headers, self.wall)
     }
 
     /// The wait of a limit: from the headers, else from the body.
     fn until_refilled(&self) -> Option<Duration> {
-        limits::wait(self.answer.headers, self.wall)
+        limits::wait(self.headers, self.wall)
             .or_else(|| limits::wait(&self.says.quoted_headers(), self.wall))
             .or_else(|| self.details().retry)
             .or_else(|| self.says.wait_in_words())
@@ -193,7 +205,7 @@ impl<'a> Refusal<'a> {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderMap, HeaderValue, StatusCode};
+    use http::{HeaderValue, StatusCode};
 
     use super::*;
 

@@ -87,6 +87,8 @@ const WORDS: &[(&str, Meaning)] = &[
     ("billing_disabled", AccountSpent),
     ("access_terminated", AccountSpent),
     ("spend_limit_reached", AccountSpent),
+    // Groq, with status 400: the organization's own limit.
+    ("blocked_api_access", AccountSpent),
     // Moonshot; DashScope.
     ("exceeded_current_quota_error", AccountSpent),
     ("arrearage", AccountSpent),
@@ -98,8 +100,9 @@ const WORDS: &[(&str, Meaning)] = &[
     ("server_is_overloaded", Busy),
     ("overloaded_error", Busy),
     ("engine_overloaded_error", Busy),
-    // Groq's flex tier, status 498.
+    // Groq's flex tier, status 498; Azure.
     ("capacity_exceeded", Busy),
+    ("NoCapacity", Busy),
 ];
 
 /// Phrases that begin a refusal for the key's own sake, from providers that give it no code: OpenAI and xAI (with
@@ -120,13 +123,15 @@ pub(super) const ACCOUNT_DEAD: [&str; 3] = [
 ];
 /// OpenAI's restricted keys: `code` is null.
 pub(super) const FORBIDDEN: [&str; 2] = ["missing scopes", "insufficient permissions for this operation"];
-/// OpenAI's allow lists, Azure's networks, Groq's and Cloudflare's blocks.
-pub(super) const WRONG_PLACE: [&str; 8] = [
+/// OpenAI's allow lists, Azure's networks, Groq's and Cloudflare's blocks, Anthropic's countries.
+pub(super) const WRONG_PLACE: [&str; 10] = [
     "ip not authorized",
     "ip address is not",
     "ip is not authorized",
     "region, or territory not supported",
     "virtual network/firewall rules",
+    "a virtual network is configured for this resource",
+    "request not allowed",
     "check your network settings",
     "sorry, you have been blocked",
     "user location is not supported",
@@ -162,15 +167,69 @@ pub(super) const FLAGGED: [&str; 2] = ["your input was flagged", "requires moder
 pub(super) const PER_DAY: [&str; 5] = ["(tpd)", "(rpd)", "per day", "per-day", "daily"];
 /// One request over the limit of a whole minute. No wait helps it, and it says nothing about smaller ones.
 pub(super) const TOO_LARGE: [&str; 1] = ["request too large"];
-/// 404 without a code: OpenRouter; OpenAI of a model that needs a verified organization.
-pub(super) const NO_MODEL: [&str; 2] = ["no endpoints found", "your organization must be verified"];
-/// 503 of Gemini, Groq and others.
-pub(super) const BUSY: [&str; 2] = ["overloaded", "over capacity"];
+/// 404 without a code: OpenRouter, also of what the account's settings leave out; OpenAI of a model that needs a
+/// verified organization.
+pub(super) const NO_MODEL: [&str; 3] =
+    ["no endpoints found", "no allowed providers are available", "your organization must be verified"];
+/// 503 of Gemini, Groq, Azure and others.
+pub(super) const BUSY: [&str; 3] = ["overloaded", "over capacity", "experiencing high demand"];
+
+/// The statuses of words that only repeat one: Anthropic's and OpenAI's types, OpenAI's codes of images and prompts
+/// that the responses API finds wanting after it has begun, and Google's statuses.
+const STATUSES: &[(&str, u16)] = &[
+    ("invalid_request_error", 400),
+    ("invalid_prompt", 400),
+    ("invalid_image", 400),
+    ("invalid_image_format", 400),
+    ("invalid_image_mode", 400),
+    ("invalid_image_url", 400),
+    ("invalid_base64_image", 400),
+    ("image_content_policy_violation", 400),
+    ("image_file_not_found", 400),
+    ("image_file_too_large", 400),
+    ("image_parse_error", 400),
+    ("image_too_large", 400),
+    ("image_too_small", 400),
+    ("empty_image_file", 400),
+    ("failed_to_download_image", 400),
+    ("unsupported_image_media_type", 400),
+    ("invalid_argument", 400),
+    ("failed_precondition", 400),
+    ("out_of_range", 400),
+    ("authentication_error", 401),
+    ("unauthenticated", 401),
+    ("permission_denied", 403),
+    ("not_found_error", 404),
+    ("not_found", 404),
+    ("request_too_large", 413),
+    ("resource_exhausted", 429),
+    ("timeout_error", 504),
+    ("deadline_exceeded", 504),
+    ("unavailable", 503),
+];
+
+/// The status that a refusal with this word has, where it has one.
+pub(super) fn status_of(word: &str) -> Option<u16> {
+    let Some(meaning) = meaning_of(word) else {
+        return STATUSES.iter().find(|(known, _)| same(known, word)).map(|(_, status)| *status);
+    };
+    Some(match meaning {
+        KeyDead | AccountDead => 401,
+        Forbidden | WrongPlace => 403,
+        BadRequest => 400,
+        NoModel => 404,
+        AccountSpent | KeySpent | DaySpent | Limited => 429,
+        Busy => 503,
+    })
+}
 
 /// What `word` says, if we know it.
 pub(super) fn meaning_of(word: &str) -> Option<Meaning> {
-    let found = WORDS.iter().find(|(known, _)| letters(known).eq(letters(word)));
-    found.map(|(_, meaning)| *meaning)
+    WORDS.iter().find(|(known, _)| same(known, word)).map(|(_, meaning)| *meaning)
+}
+
+fn same(known: &str, word: &str) -> bool {
+    letters(known).eq(letters(word))
 }
 
 fn letters(word: &str) -> impl Iterator<Item = u8> {
@@ -194,6 +253,9 @@ mod tests {
     fn no_word_has_two_meanings() {
         for (word, meaning) in WORDS {
             assert_eq!(meaning_of(word), Some(*meaning), "{word}");
+        }
+        for (word, status) in STATUSES {
+            assert_eq!((meaning_of(word), status_of(word)), (None, Some(*status)), "{word}");
         }
     }
 }

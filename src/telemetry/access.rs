@@ -14,7 +14,7 @@ use tracing::{debug, info, warn};
 use super::Metrics;
 use crate::{
     clock::Clock,
-    types::{ErrorCode, KeyId, PoolName, Verdict},
+    types::{Class, ErrorCode, KeyId, PoolName, Verdict},
 };
 
 /// The target of both: `RUST_LOG=key_cycle_proxy::proxy=debug`.
@@ -32,13 +32,15 @@ pub enum Ending {
     Broken,
     /// The upstream fell silent.
     Silent,
+    /// The upstream reported an error inside an answer that had begun well.
+    Failed,
     /// The client went away.
     ClientLeft,
 }
 
 impl Ending {
     /// Every ending.
-    pub const ALL: [Self; 4] = [Self::Complete, Self::Broken, Self::Silent, Self::ClientLeft];
+    pub const ALL: [Self; 5] = [Self::Complete, Self::Broken, Self::Silent, Self::Failed, Self::ClientLeft];
 
     /// The name in logs and metrics.
     #[must_use]
@@ -47,6 +49,7 @@ impl Ending {
             Self::Complete => "complete",
             Self::Broken => "broken",
             Self::Silent => "silent",
+            Self::Failed => "failed",
             Self::ClientLeft => "client_left",
         }
     }
@@ -74,6 +77,8 @@ struct Line {
     received: u64,
     sent: u64,
     ending: Ending,
+    /// What the error inside the answer means.
+    failure: Option<Class>,
     /// Cancelled when the time to finish requests is over.
     last_call: CancellationToken,
 }
@@ -114,6 +119,7 @@ impl Access {
             received: 0,
             sent: 0,
             ending: Ending::ClientLeft,
+            failure: None,
             last_call,
         }))
     }
@@ -161,9 +167,23 @@ impl Access {
         self.0.sent += bytes as u64;
     }
 
-    /// How it ended; unsaid, the client left.
+    /// The answer that goes to the client tells of an error, though its status is good.
+    pub fn failed(&mut self, verdict: &Verdict) {
+        self.0.failure = Some(verdict.class);
+        self.0.ending = Ending::Failed;
+    }
+
+    /// The same, of an answer whose attempt was counted as a success when it began.
+    pub fn failed_inside(&mut self, verdict: &Verdict) {
+        self.0.metrics.failed_inside(verdict.class);
+        self.failed(verdict);
+    }
+
+    /// How it ended; unsaid, the client left. After an error in the answer nothing else counts.
     pub fn ended(&mut self, ending: Ending) {
-        self.0.ending = ending;
+        if self.0.ending != Ending::Failed {
+            self.0.ending = ending;
+        }
     }
 
     /// Logs an attempt that was not delivered.
@@ -224,12 +244,14 @@ impl Drop for Access {
                     duration_ms = took.as_secs_f64() * 1e3,
                     bytes = line.sent,
                     ending = line.ending.as_str(),
+                    verdict = line.failure.map(Class::as_str),
                     $message
                 )
             };
         }
         match line.ending {
             Ending::Broken | Ending::Silent => log!(warn, "answer broken off"),
+            Ending::Failed => log!(warn, "answer failed"),
             Ending::Complete | Ending::ClientLeft => log!(info, "request"),
         }
     }

@@ -54,6 +54,7 @@ pub struct Metrics {
     /// Per class of status and ending.
     requests: Vec<Counter>,
     attempts: Vec<(Class, Counter)>,
+    stream_errors: Vec<(Class, Counter)>,
     denied: Vec<(&'static str, Counter)>,
     /// In the order of [`Retried::ALL`].
     retries: [Counter; 2],
@@ -83,6 +84,11 @@ impl Metrics {
         for (name, unit, help) in [
             ("key_cycle_requests_total", Unit::Count, "Requests that ended, by class of status and ending"),
             ("key_cycle_attempts_total", Unit::Count, "Upstream calls, by verdict"),
+            (
+                "key_cycle_stream_errors_total",
+                Unit::Count,
+                "Errors inside streams that had begun, by verdict",
+            ),
             ("key_cycle_retries_total", Unit::Count, "Further upstream calls for a request, by kind"),
             ("key_cycle_retries_denied_total", Unit::Count, "Failures that were not tried again, by reason"),
             ("key_cycle_cooldowns_total", Unit::Count, "Rests that began, by reason"),
@@ -130,9 +136,8 @@ impl Metrics {
                 counter("key_cycle_requests_total", vec![("status", status), ("ending", ending.as_str())])
             })
             .collect();
-        let attempts = Class::ALL
-            .map(|class| (class, counter("key_cycle_attempts_total", vec![("verdict", class.as_str())])))
-            .into();
+        let by_class =
+            |name| Class::ALL.map(|class| (class, counter(name, vec![("verdict", class.as_str())]))).into();
         let denied = denials
             .iter()
             .map(|reason| (*reason, counter("key_cycle_retries_denied_total", vec![("reason", *reason)])))
@@ -144,7 +149,8 @@ impl Metrics {
         let gauge = |name| recorder.register_gauge(&key(name, vec![]), &META);
         Self {
             requests,
-            attempts,
+            attempts: by_class("key_cycle_attempts_total"),
+            stream_errors: by_class("key_cycle_stream_errors_total"),
             denied,
             retries,
             received: counter("key_cycle_request_bytes_total", vec![]),
@@ -160,9 +166,12 @@ impl Metrics {
 
     /// An upstream call was judged.
     pub fn attempt(&self, class: Class) {
-        if let Some((_, counter)) = self.attempts.iter().find(|(known, _)| *known == class) {
-            counter.increment(1);
-        }
+        count(&self.attempts, class);
+    }
+
+    /// A stream that had begun reported an error.
+    pub fn failed_inside(&self, class: Class) {
+        count(&self.stream_errors, class);
     }
 
     /// A request is sent once more.
@@ -254,6 +263,12 @@ impl Metrics {
     /// Folds what was recorded into the histograms; without it they would keep each value until the next scrape.
     pub fn upkeep(&self) {
         self.recorder.handle().run_upkeep();
+    }
+}
+
+fn count(by_class: &[(Class, Counter)], class: Class) {
+    if let Some((_, counter)) = by_class.iter().find(|(known, _)| *known == class) {
+        counter.increment(1);
     }
 }
 
