@@ -97,7 +97,8 @@ impl Pool {
             place += spread;
             let first = match self.settings.strategy {
                 Strategy::LeastUsed => slot.turns(),
-                Strategy::Random => chance(&mut self.rng) / slot.weight(),
+                Strategy::FillFirst => f64::from(at),
+                Strategy::Random | Strategy::LeastInFlight => chance(&mut self.rng) / slot.weight(),
                 // Spread over the first round, so that the heavy don't bunch where rounds meet.
                 _ => place / slot.weight(),
             };

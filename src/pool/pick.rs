@@ -22,6 +22,8 @@ const FAST_ENOUGH: f64 = 1.25;
 const SLOWEST_SHARE: f64 = 0.02;
 /// At most so many keys that are no good for a request are passed over for it in one pick.
 const PASSED_OVER: usize = 64;
+/// The same where those keep their places, and stand in the way of the next such request as well.
+const PASSED_OVER_IN_PLACE: usize = 1024;
 /// How old the pace of a line may be.
 const PACE_KEPT: Duration = Duration::from_millis(250);
 
@@ -42,6 +44,9 @@ impl Pool {
         let mut found = if trial { self.look(Among::OnTrial, at, now, want, &mut aside) } else { None };
         if found.is_none() {
             found = self.look(Among::Ready, at, now, want, &mut aside);
+            if self.settings.strategy == Strategy::LeastInFlight {
+                found = found.map(|first| self.less_busy(first, at, now, want, &mut aside));
+            }
         }
         if found.is_none() {
             found = self.look(Among::OnTrial, at, now, want, &mut aside);
@@ -52,7 +57,7 @@ impl Pool {
             let crowd = aside.len() >= PASSED_OVER;
             for member in aside.drain(..) {
                 let rotation = &mut self.rotations[at as usize].rotation;
-                if crowd && self.settings.strategy != Strategy::LeastUsed {
+                if crowd && !self.settings.strategy.keeps_places() {
                     rotation.served(member, 1.0);
                 } else {
                     rotation.put_back(member);
@@ -72,7 +77,9 @@ impl Pool {
         want: &Want<'_>,
         aside: &mut Vec<u32>,
     ) -> Option<u32> {
-        let most = aside.len() + want.tried.len() + PASSED_OVER;
+        let passed_over =
+            if self.settings.strategy.keeps_places() { PASSED_OVER_IN_PLACE } else { PASSED_OVER };
+        let most = aside.len() + want.tried.len() + passed_over;
         while aside.len() < most {
             let lane = self.next_lane(among, at, now, want)?;
             let rotation = &mut self.rotations[at as usize].rotation;
@@ -108,6 +115,29 @@ impl Pool {
         None
     }
 
+    /// Of `first` and one more that is drawn by lot, the one with fewer requests in flight for its weight.
+    ///
+    /// Two choices are nearly as even as looking at all, and the numbers are read when they are needed: an order by
+    /// them would have to be mended in every rotation that a key stands in, whenever one of its requests ends.
+    fn less_busy(&mut self, first: u32, at: u32, now: Instant, want: &Want<'_>, aside: &mut Vec<u32>) -> u32 {
+        let Some(second) = self.look(Among::Ready, at, now, want, aside) else { return first };
+        let members = &self.rotations[at as usize].rotation.members;
+        let [one, two] = [first, second].map(|member| &self.slots[members[member as usize].slot as usize]);
+        if self.trusts(one.host, now, want) && !self.trusts(two.host, now, want) {
+            self.rotations[at as usize].rotation.put_back(second);
+            return first;
+        }
+        let (taken, left, weight) = if two.load() < one.load() {
+            (second, first, one.weight())
+        } else {
+            (first, second, two.weight())
+        };
+        // It is drawn anew: in its old place it would be one of every two until it is the less busy one.
+        let step = chance(&mut self.rng) / weight;
+        self.rotations[at as usize].rotation.passed(left, step);
+        taken
+    }
+
     /// Of those set aside, who was not tried or was so longest ago.
     fn best_of(&self, at: u32, want: &Want<'_>, aside: &mut Vec<u32>) -> Option<u32> {
         let members = &self.rotations[at as usize].rotation.members;
@@ -123,17 +153,20 @@ impl Pool {
     fn next_lane(&self, among: Among, at: u32, now: Instant, want: &Want<'_>) -> Option<u32> {
         let rotation = &self.rotations[at as usize].rotation;
         let open = |lane: &Lane| self.hosts[lane.host as usize].breaker.leave(now).is_granted();
-        let trusted = |lane: &Lane| {
-            let host = &self.hosts[lane.host as usize];
-            match host.breaker.leave(now) {
-                Leave::Free => !want.failed_hosts.contains(&host.origin),
-                Leave::Probe => want.tried.is_empty() && want.failed_hosts.is_empty(),
-                Leave::NotBefore(_) | Leave::Blocked => false,
-            }
-        };
+        let trusted = |lane: &Lane| self.trusts(lane.host, now, want);
         match among {
             Among::Ready => rotation.first_lane(trusted).or_else(|| rotation.first_lane(open)),
             Among::OnTrial => rotation.trial_lane(trusted).or_else(|| rotation.trial_lane(open)),
+        }
+    }
+
+    /// Whether a host may be asked and is good for this request.
+    fn trusts(&self, host: u32, now: Instant, want: &Want<'_>) -> bool {
+        let host = &self.hosts[host as usize];
+        match host.breaker.leave(now) {
+            Leave::Free => !want.failed_hosts.contains(&host.origin),
+            Leave::Probe => want.tried.is_empty() && want.failed_hosts.is_empty(),
+            Leave::NotBefore(_) | Leave::Blocked => false,
         }
     }
 
@@ -257,8 +290,12 @@ impl Pool {
                 order.rotation.served(member, share.recip());
             }
             Strategy::LeastUsed => order.rotation.served_to(member, slot.turns()),
-            Strategy::Random => {
+            Strategy::Random | Strategy::LeastInFlight => {
                 order.rotation.served(member, chance(&mut self.rng) / weight);
+            }
+            Strategy::FillFirst => {
+                let place = order.rotation.members[member as usize].deadline();
+                order.rotation.served_to(member, place);
             }
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! Each member has a deadline in virtual time; the earliest is next, and a member that had its turn moves on by its
 //! step (earliest deadline first). A step of `1 / share` gives smooth weighted round robin, a step drawn from an
-//! exponential distribution gives weighted chance, a deadline that *is* the number of turns gives least used.
+//! exponential distribution gives weighted chance, a deadline that *is* the number of turns gives least used, and one
+//! that never moves gives fill first.
 //!
 //! Members that can't have a turn are parked, ordered by the moment they may come back. They are found out when their
 //! turn comes, so a change of state costs nothing when it happens, and a pick costs O(log n) however many are parked.
@@ -228,20 +229,21 @@ impl Rotation {
 
     /// It had its turn and moves on by `step`.
     pub(super) fn served(&mut self, member: u32, step: f64) {
-        let this = &mut self.members[member as usize];
-        // Who rested or was passed over for long gains no more by it than to be next.
-        self.clock = self.clock.max(this.deadline);
-        self.turn_ends(member, self.clock + step);
+        self.turns += 1;
+        self.passed(member, step);
     }
 
     /// It had its turn and goes where it belongs.
     pub(super) fn served_to(&mut self, member: u32, deadline: f64) {
-        self.turn_ends(member, deadline);
-    }
-
-    fn turn_ends(&mut self, member: u32, deadline: f64) {
         self.turns += 1;
         self.put_at(member, deadline);
+    }
+
+    /// It moves on by `step` and had no turn.
+    pub(super) fn passed(&mut self, member: u32, step: f64) {
+        // Who rested or was passed over for long gains no more by it than to be next.
+        self.clock = self.clock.max(self.members[member as usize].deadline);
+        self.put_at(member, self.clock + step);
     }
 
     /// A member on trial has its turn.
@@ -354,6 +356,10 @@ impl Rotation {
 
 #[cfg(test)]
 impl Rotation {
+    pub(super) fn is_on_trial(&self, slot: u32) -> bool {
+        self.member_of(slot).is_some_and(|member| self.members[member as usize].place == Place::Trial)
+    }
+
     /// Every member stands in exactly one place, and who is parked until told is `awaited`.
     pub(super) fn assert_whole(&self, awaited: impl Fn(u32) -> bool) {
         let count = |lane: &Lane| lane.ready.len() + lane.trial.len() + lane.parked.len();

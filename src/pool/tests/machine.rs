@@ -6,7 +6,7 @@ use super::{
     naive::{Waiter, World},
     *,
 };
-use crate::pool;
+use crate::pool::{self, cooling::Leave};
 
 const MODELS: [Option<&str>; 5] = [None, Some("m1"), Some("m1-mini"), Some("m2"), Some("x")];
 
@@ -136,6 +136,7 @@ impl World {
     fn ask(&mut self, arrival: Arrival, model: Option<&'static str>, tried: &[KeyIdentity]) -> bool {
         let sets = self.sets(model);
         let ahead = self.ahead(arrival, self.line(model));
+        let choices: Vec<_> = sets.iter().map(|set| self.choice(set, model, tried)).collect();
         let want = Want { arrival, model, purpose: "chat", tried, failed_hosts: &[] };
         let Grant { key, ticket } = match self.pool.acquire(self.now, &want) {
             Ok(grant) => grant,
@@ -160,7 +161,9 @@ impl World {
             set.iter().copied().filter(|key| world.leave(*key, set, model).is_granted()).collect()
         };
         let first = eligible(self, &sets[0]);
-        let set = if first.is_empty() { sets[1].clone() } else { sets[0].clone() };
+        let which = usize::from(first.is_empty());
+        let set = sets[which].clone();
+        self.expect_choice(number, &choices[which]);
         let free = eligible(self, &set);
         assert!(free.contains(&number), "granted a key that is not free");
         let fresh = free.iter().any(|key| !tried.contains(&self.keys[*key].key.identity()));
@@ -173,6 +176,48 @@ impl World {
             self.woken(next);
         }
         true
+    }
+
+    /// Those of `set` that are as good as any for a request that has tried `tried`.
+    fn choice(&self, set: &[usize], model: Option<&'static str>, tried: &[KeyIdentity]) -> Choice {
+        let slots = |at: &u32| {
+            let members = &self.pool.rotations[*at as usize].rotation.members;
+            members.iter().map(|member| member.slot as usize).eq(set.iter().copied())
+        };
+        let id = (0..index(self.pool.overlays.len())).find(slots).expect("it is a set of the pool");
+        let rotation = &self.pool.rotations[self.pool.rotation_of(id, model) as usize].rotation;
+        let on_trial = |key: &usize| rotation.is_on_trial(index(*key)) || self.is_doubtful(*key, set, model);
+        let sound = set.iter().copied().filter(|key| {
+            let this = &self.keys[*key];
+            let trusted = self.breakers[this.host].leave(self.now) == Leave::Free || tried.is_empty();
+            self.leave(*key, set, model).is_granted()
+                && !on_trial(key)
+                && trusted
+                && !tried.contains(&this.key.identity())
+                && !self.pool.slots[*key].is_denied(self.now, "chat")
+        });
+        Choice { sound: sound.collect(), on_trial: set.iter().copied().filter(on_trial).collect() }
+    }
+
+    /// What the strategy promises.
+    fn expect_choice(&self, number: usize, Choice { sound, on_trial }: &Choice) {
+        if !sound.contains(&number) {
+            assert!(sound.is_empty() || on_trial.contains(&number), "others are as good as any");
+            return;
+        }
+        let load = |key: usize| {
+            let out: u32 = self.family(key).iter().map(|twin| self.keys[*twin].out).sum();
+            f64::from(out) / f64::from(self.keys[key].key.settings().weight.get())
+        };
+        match self.settings.strategy {
+            pool::Strategy::FillFirst => assert_eq!(Some(&number), sound.iter().min()),
+            pool::Strategy::LeastInFlight => {
+                let mut others = sound.iter().filter(|key| **key != number).peekable();
+                let lone = others.peek().is_none();
+                assert!(lone || others.any(|key| load(*key) >= load(number)), "the busiest of several");
+            }
+            _ => {}
+        }
     }
 
     fn refused(&self, model: Option<&'static str>, exhausted: Exhausted, ahead: usize, sets: &[Vec<usize>]) {
@@ -369,6 +414,13 @@ impl World {
             assert_eq!(view.in_flight, naive.out);
         }
     }
+}
+
+/// Among whom the strategy chooses.
+struct Choice {
+    sound: Vec<usize>,
+    /// Those of whom nobody knows whether they are well again.
+    on_trial: Vec<usize>,
 }
 
 /// Who asks again, for which model, and which keys it has tried.

@@ -138,6 +138,14 @@ impl World {
         leave.and(cooling.map_or(Leave::Free, |cooling| cooling.leave(self.now)))
     }
 
+    /// Whether little is to be expected of the key, now that its rest is over.
+    pub(super) fn is_doubtful(&self, key: usize, set: &[usize], model: Option<&'static str>) -> bool {
+        let for_model = model.and_then(|model| self.for_model.get(&(set.to_vec(), model)));
+        let cooling = [Some(&self.keys[key].cooling), for_model.and_then(|by| by.get(&key))];
+        let mut known = cooling.into_iter().flatten();
+        known.any(|cooling| cooling.leave(self.now) == Leave::Probe && cooling.is_doubtful())
+    }
+
     /// When, without anything else happening, one of `set` may serve.
     pub(super) fn free_at(&self, set: &[usize], model: Option<&'static str>) -> Option<Instant> {
         let moments = set.iter().filter_map(|key| match self.leave(*key, set, model) {

@@ -8,9 +8,9 @@ proptest! {
     #[test]
     fn weights_hold_over_many_draws(
         weights in prop::collection::vec(1..20_u16, 1..12),
-        random in any::<bool>(),
+        by_lot in prop::option::of(prop::sample::select(vec![super::Strategy::Random, super::Strategy::LeastInFlight])),
     ) {
-        let strategy = if random { super::Strategy::Random } else { super::Strategy::RoundRobin };
+        let (random, strategy) = (by_lot.is_some(), by_lot.unwrap_or(super::Strategy::RoundRobin));
         let entries = weights.iter().enumerate().map(|(n, weight)| Entry::new(&format!("sk-{n}")).weight(*weight));
         let mut bench = Bench::with(strategy, entries.collect());
         let whole: usize = weights.iter().map(|weight| usize::from(*weight)).sum();
@@ -22,6 +22,19 @@ proptest! {
             let off = if random { 5 * expected.isqrt() + 5 } else { 1 };
             prop_assert!(share.abs_diff(expected) <= off, "{share} of {expected}: {shares:?}");
         }
+    }
+
+    #[test]
+    fn a_fill_ends_before_the_next_key_is_begun(most in prop::collection::vec(1..6_u32, 1..12)) {
+        let entries = most.iter().enumerate().map(|(n, most)| Entry::new(&format!("sk-{n}")).at_once(*most));
+        let mut bench = Bench::with(super::Strategy::FillFirst, entries.collect());
+        for (key, most) in most.iter().enumerate() {
+            for _ in 0..*most {
+                let (taken, _out) = bench.take();
+                prop_assert_eq!(taken, key);
+            }
+        }
+        prop_assert!(bench.acquire().is_err());
     }
 
     #[test]
