@@ -19,8 +19,6 @@ pub(super) struct Order {
     pub(super) rotation: Rotation,
     /// When the last rest for this model alone ends. `None`: this is no overlay.
     pub(super) marked_until: Option<Instant>,
-    /// The least seconds to a head that a member shows.
-    pub(super) fastest: Option<f64>,
     /// The time between two turns in a line, and when it was found.
     pub(super) pace: Option<(Instant, Duration)>,
     /// Why none is free, when that was found, and after how many changes.
@@ -46,12 +44,7 @@ impl Pool {
             return known;
         }
         let parent = &self.rotations[set as usize];
-        let order = Order {
-            rotation: parent.rotation.clone(),
-            marked_until: Some(now),
-            fastest: parent.fastest,
-            ..Order::default()
-        };
+        let order = Order { rotation: parent.rotation.clone(), marked_until: Some(now), ..Order::default() };
         self.make_room(order.rotation.members.len());
         let at = if let Some(at) = self.vacant.pop() {
             self.rotations[at as usize] = order;
@@ -102,9 +95,9 @@ impl Pool {
                 // Spread over the first round, so that the heavy don't bunch where rounds meet.
                 _ => place / slot.weight(),
             };
-            turns.push((at, slot.host, first));
+            turns.push((at, (slot.key.settings().priority, slot.host), first));
         }
-        Order { rotation: Rotation::new(turns), ..Order::default() }
+        Order { rotation: Rotation::new(&turns), ..Order::default() }
     }
 }
 

@@ -91,9 +91,11 @@ fn entry() -> impl Generate<Value = Entry> {
     ]);
     let rate = prop::option::weighted(0.3, (0.2..20.0_f64, 1..4_u32));
     let at_once = prop::option::weighted(0.3, 1..3_u32);
-    (0..8_u32, host, models, 1..5_u16, rate, at_once).prop_map(
-        |(secret, host, models, weight, rate, most)| {
+    let priority = prop::sample::select(vec![0, 0, 1, 255]);
+    (0..8_u32, host, models, priority, 1..5_u16, rate, at_once).prop_map(
+        |(secret, host, models, priority, weight, rate, most)| {
             let mut entry = Entry::new(&format!("sk-{secret}")).at(host).models(models).weight(weight);
+            entry = entry.priority(priority);
             if let Some((per_second, burst)) = rate {
                 entry = entry.rate(per_second, burst);
             }
@@ -178,7 +180,7 @@ impl World {
         true
     }
 
-    /// Those of `set` that are as good as any for a request that has tried `tried`.
+    /// Those of `set` that may serve, are new to a request that has tried `tried`, and nothing speaks against.
     fn choice(&self, set: &[usize], model: Option<&'static str>, tried: &[KeyIdentity]) -> Choice {
         let slots = |at: &u32| {
             let members = &self.pool.rotations[*at as usize].rotation.members;
@@ -187,34 +189,46 @@ impl World {
         let id = (0..index(self.pool.overlays.len())).find(slots).expect("it is a set of the pool");
         let rotation = &self.pool.rotations[self.pool.rotation_of(id, model) as usize].rotation;
         let on_trial = |key: &usize| rotation.is_on_trial(index(*key)) || self.is_doubtful(*key, set, model);
-        let sound = set.iter().copied().filter(|key| {
+        let good = set.iter().copied().filter(|key| {
             let this = &self.keys[*key];
             let trusted = self.breakers[this.host].leave(self.now) == Leave::Free || tried.is_empty();
             self.leave(*key, set, model).is_granted()
-                && !on_trial(key)
                 && trusted
                 && !tried.contains(&this.key.identity())
                 && !self.pool.slots[*key].is_denied(self.now, "chat")
         });
-        Choice { sound: sound.collect(), on_trial: set.iter().copied().filter(on_trial).collect() }
+        let (on_trial, sound) = good.partition(on_trial);
+        Choice { sound, on_trial }
     }
 
-    /// What the strategy promises.
+    /// What priorities and the strategy promise.
     fn expect_choice(&self, number: usize, Choice { sound, on_trial }: &Choice) {
-        if !sound.contains(&number) {
-            assert!(sound.is_empty() || on_trial.contains(&number), "others are as good as any");
+        let priority = |key: usize| self.keys[key].key.settings().priority;
+        let first_tier = |keys: &[usize]| keys.iter().map(|key| priority(*key)).min();
+        if on_trial.contains(&number) {
+            assert_eq!(Some(priority(number)), first_tier(on_trial));
+            assert!(
+                first_tier(sound).is_none_or(|tier| tier >= priority(number)),
+                "tried below a sound tier"
+            );
             return;
         }
+        if !sound.contains(&number) {
+            assert!(sound.is_empty() && on_trial.is_empty(), "others are better");
+            return;
+        }
+        assert_eq!(Some(priority(number)), first_tier(sound));
+        let mut peers = sound.iter().copied().filter(|key| priority(*key) == priority(number));
         let load = |key: usize| {
             let out: u32 = self.family(key).iter().map(|twin| self.keys[*twin].out).sum();
             f64::from(out) / f64::from(self.keys[key].key.settings().weight.get())
         };
         match self.settings.strategy {
-            pool::Strategy::FillFirst => assert_eq!(Some(&number), sound.iter().min()),
+            pool::Strategy::FillFirst => assert_eq!(peers.next(), Some(number)),
             pool::Strategy::LeastInFlight => {
-                let mut others = sound.iter().filter(|key| **key != number).peekable();
-                let lone = others.peek().is_none();
-                assert!(lone || others.any(|key| load(*key) >= load(number)), "the busiest of several");
+                let others: Vec<_> = peers.filter(|key| *key != number).collect();
+                let busiest = others.iter().all(|key| load(*key) < load(number));
+                assert!(others.is_empty() || !busiest, "it took the busiest of several");
             }
             _ => {}
         }
@@ -416,7 +430,7 @@ impl World {
     }
 }
 
-/// Among whom the strategy chooses.
+/// Those who are as good as any for a request.
 struct Choice {
     sound: Vec<usize>,
     /// Those of whom nobody knows whether they are well again.

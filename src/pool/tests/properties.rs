@@ -38,6 +38,29 @@ proptest! {
     }
 
     #[test]
+    fn a_tier_is_full_before_the_next_is_begun(
+        keys in prop::collection::vec((any::<u8>(), 1..4_u32, any::<bool>()), 1..12),
+        strategy in prop::sample::select(super::Strategy::NAMES.to_vec()),
+    ) {
+        let entries = keys.iter().enumerate().map(|(n, (priority, most, elsewhere))| {
+            let entry = Entry::new(&format!("sk-{n}")).models(&["m"]).priority(*priority).at_once(*most);
+            if *elsewhere { entry.at(TWO) } else { entry }
+        });
+        let mut bench = Bench::with(strategy.1, entries.collect());
+        bench.model = Some("m");
+        let whole: u32 = keys.iter().map(|(_, most, _)| most).sum();
+        let mut out: Vec<_> = (0..whole).map(|_| bench.take()).collect();
+        let priority = |key: usize| keys[key].0;
+        prop_assert!(out.is_sorted_by_key(|(key, _)| priority(*key)), "{}", strategy.0);
+        // Whoever has room again is used again, the first tier of those first.
+        for which in (0..out.len()).rev().step_by(2) {
+            let _ = bench.settle(out.swap_remove(which).1, Outcome::Good);
+        }
+        let again: Vec<_> = (out.len()..whole as usize).map(|_| bench.take()).collect();
+        prop_assert!(again.is_sorted_by_key(|(key, _)| priority(*key)), "{}", strategy.0);
+    }
+
+    #[test]
     fn no_round_leaves_a_key_out(keys in 1..60_usize, rounds in 1..5_usize) {
         let mut bench = Bench::with(super::Strategy::RoundRobin, Entry::many(keys));
         for _ in 0..rounds {
