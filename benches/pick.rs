@@ -25,12 +25,13 @@ fn main() {
     divan::main();
 }
 
-fn pool(strategy: Strategy, keys: usize, health: Health) -> (Pool, Arrival, Instant) {
+fn pool(strategy: Strategy, keys: usize, priorities: usize, health: Health) -> (Pool, Arrival, Instant) {
     let base = BaseUrl::parse("https://api.test").expect("a URL");
     let entries = (0..keys)
         .map(|n| {
             let secret = Secret::new(&format!("sk-{n}")).expect("a secret");
-            (secret, KeySettings::at(base.clone()))
+            let priority = u8::try_from(n * priorities / keys).expect("256 priorities at most");
+            (secret, KeySettings { priority, ..KeySettings::at(base.clone()) })
         })
         .collect();
     let keys = Key::pool(&PoolName::default(), entries);
@@ -69,8 +70,7 @@ fn cases() -> impl Iterator<Item = (usize, Health)> {
     SIZES.into_iter().flat_map(|keys| HEALTHS.map(|health| (keys, health)))
 }
 
-fn request(bencher: Bencher<'_, '_>, strategy: Strategy, keys: usize, health: Health) {
-    let (mut pool, arrival, mut now) = pool(strategy, keys, health);
+fn request(bencher: Bencher<'_, '_>, (mut pool, arrival, mut now): (Pool, Arrival, Instant)) {
     let want = want(arrival);
     bencher.bench_local(|| {
         now += Duration::from_micros(1);
@@ -84,19 +84,34 @@ fn request(bencher: Bencher<'_, '_>, strategy: Strategy, keys: usize, health: He
 /// A whole request: acquire, heard, settle.
 #[divan::bench(args = cases())]
 fn whole_request(bencher: Bencher<'_, '_>, (keys, health): (usize, Health)) {
-    request(bencher, Strategy::default(), keys, health);
+    request(bencher, pool(Strategy::default(), keys, 1, health));
 }
 
 /// A whole request on 10,000 keys.
 #[divan::bench(args = Strategy::NAMES.map(|(name, _)| name))]
 fn by_strategy(bencher: Bencher<'_, '_>, name: &str) {
-    request(bencher, name.parse().expect("a strategy"), 10_000, Health::All);
+    request(bencher, pool(name.parse().expect("a strategy"), 10_000, 1, Health::All));
+}
+
+/// The same while 50,000 others are under way, for which nobody has to be looked at.
+#[divan::bench(args = Strategy::NAMES.map(|(name, _)| name))]
+fn by_strategy_when_busy(bencher: Bencher<'_, '_>, name: &str) {
+    let (mut pool, arrival, now) = pool(name.parse().expect("a strategy"), 10_000, 1, Health::All);
+    let out: Vec<_> = (0..50_000).map(|_| pool.acquire(now, &want(arrival))).collect();
+    request(bencher, (pool, arrival, now));
+    drop(out);
+}
+
+/// The same where nine of ten keys rest, those of the first priorities.
+#[divan::bench(args = [1, 2, 16, 256])]
+fn by_priorities(bencher: Bencher<'_, '_>, priorities: usize) {
+    request(bencher, pool(Strategy::default(), 10_000, priorities, Health::Tenth));
 }
 
 /// The pick alone.
 #[divan::bench(args = cases())]
 fn acquire(bencher: Bencher<'_, '_>, (keys, health): (usize, Health)) {
-    let (mut pool, arrival, mut now) = pool(Strategy::default(), keys, health);
+    let (mut pool, arrival, mut now) = pool(Strategy::default(), keys, 1, health);
     let want = want(arrival);
     bencher.bench_local(|| {
         now += Duration::from_micros(1);
@@ -105,9 +120,9 @@ fn acquire(bencher: Bencher<'_, '_>, (keys, health): (usize, Health)) {
 }
 
 /// The 429 of a whole pool that rests.
-#[divan::bench(args = SIZES)]
-fn refusal(bencher: Bencher<'_, '_>, keys: usize) {
-    let (mut pool, arrival, now) = pool(Strategy::default(), keys, Health::One);
+#[divan::bench(args = SIZES.map(|keys| (keys, 1)).into_iter().chain([(10_000, 256)]))]
+fn refusal(bencher: Bencher<'_, '_>, (keys, priorities): (usize, usize)) {
+    let (mut pool, arrival, now) = pool(Strategy::default(), keys, priorities, Health::One);
     let want = want(arrival);
     if let Ok(Grant { ticket, .. }) = pool.acquire(now, &want) {
         let outcome = Outcome::Rest { reason: Reason::RateLimited, of: Rests::Account, named: Some(DAY) };

@@ -56,6 +56,7 @@ pub(super) fn entry(
         account: section.parsed("account", account),
         organization: section.parsed("organization", header),
         project: section.parsed("project", header),
+        priority: section.whole("priority", 0..=u8::MAX.into()).unwrap_or_default(),
         weight: section.whole("weight", 1..=65_535).and_then(NonZeroU16::new).unwrap_or(NonZeroU16::MIN),
         rate: rate(&mut section, "rps", defaults.burst).unwrap_or(defaults.rate),
         max_in_flight: section.whole("max_in_flight", 1..=u32::MAX.into()).and_then(NonZeroU32::new),

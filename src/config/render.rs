@@ -142,6 +142,7 @@ impl Text {
                 self.string(name, value.to_str().unwrap_or_default());
             }
         }
+        self.plain("priority", settings.priority);
         self.plain("weight", settings.weight);
         self.rate("rps", settings.rate);
         if let Some(most) = settings.max_in_flight {

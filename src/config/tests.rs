@@ -126,6 +126,32 @@ fn settings_and_keys_may_stand_in_two_files() {
 }
 
 #[test]
+fn a_key_is_of_the_first_tier_unless_its_entry_says_otherwise() {
+    let toml = "[[keys.pool]]\nkey = \"sk-b\"\npriority = 2\n[[keys.pool]]\nkey = \"sk-c\"\n";
+    let json = r#"{"apiKeys": [{"key": "sk-d", "priority": 255}, {"key": "sk-e", "priority": null}]}"#;
+    let config = load(&[("config.toml", toml), ("config.json", json)], &[KEY]).unwrap();
+    let priorities: Vec<_> = config.keys.iter().map(|key| key.settings().priority).collect();
+    assert_eq!(priorities, [2, 0, 255, 0, 0]);
+}
+
+#[test]
+fn a_priority_that_is_none_is_told_with_its_place_and_the_range() {
+    for (value, reason) in [
+        ("-1", "must be from 0 to 255, found -1"),
+        ("256", "must be from 0 to 255, found 256"),
+        ("0.5", "expected a whole number, found a number with a fraction"),
+        ("\"1\"", "expected a whole number, found a string"),
+    ] {
+        let toml = format!("[[keys.pool]]\nkey = \"sk-b\"\npriority = {value}\n");
+        let json = format!(r#"{{"apiKeys": [{{"key": "sk-c", "priority": {value}}}]}}"#);
+        let text = problems(&[("config.toml", &toml), ("config.json", &json)], &[KEY]);
+        for place in ["config.toml:3:12: keys.pool[0].priority", "config.json: apiKeys[0].priority"] {
+            assert!(text.contains(place) && text.matches(reason).count() == 2, "{text}");
+        }
+    }
+}
+
+#[test]
 fn two_files_that_disagree_are_told_both_places() {
     let toml = "[upstream]\nmax_retries = 7\n[clients]\nkeys = [\"ck-a\"]\n";
     let json = r#"{"upstream": {"max_retries": 8}, "clients": {"keys": ["ck-b"]}}"#;

@@ -5,8 +5,9 @@
 //! comparisons made when somebody asks.
 //!
 //! What the pool promises (and `tests` proves over random sequences of operations): it never grants a key that rests,
-//! is full, or whose host is shut; when a key is free it grants one; every ticket settled leaves nothing in flight; at
-//! most one probe is out per resting key or account and per open host; who came first is served first.
+//! is full, or whose host is shut; when a key is free it grants one, and none of a later priority while one of an
+//! earlier is good for the request; every ticket settled leaves nothing in flight; at most one probe is out per resting
+//! key or account and per open host; who came first is served first.
 
 mod accounts;
 mod breaker;

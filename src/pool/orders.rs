@@ -22,8 +22,6 @@ pub(super) struct Order {
     pub(super) marked_until: Option<Instant>,
     /// The only model that it is for, if there is only one.
     pub(super) model: Option<ModelHash>,
-    /// The least seconds to a head that a member shows.
-    pub(super) fastest: Option<f64>,
     /// The time between two turns in a line, and when it was found.
     pub(super) pace: Option<(Instant, Duration)>,
     /// Why none is free, when that was found, and after how many changes.
@@ -53,7 +51,6 @@ impl Pool {
             rotation: parent.rotation.clone(),
             marked_until: Some(now),
             model: Some(self.limits.hash(model)),
-            fastest: parent.fastest,
             ..Order::default()
         };
         self.make_room(order.rotation.members.len());
@@ -101,13 +98,14 @@ impl Pool {
             place += spread;
             let first = match self.settings.strategy {
                 Strategy::LeastUsed => slot.turns(),
-                Strategy::Random => chance(&mut self.rng) / slot.weight(),
+                Strategy::FillFirst => f64::from(at),
+                Strategy::Random | Strategy::LeastInFlight => chance(&mut self.rng) / slot.weight(),
                 // Spread over the first round, so that the heavy don't bunch where rounds meet.
                 _ => place / slot.weight(),
             };
-            turns.push((at, slot.host, first));
+            turns.push((at, (slot.key.settings().priority, slot.host), first));
         }
-        Order { rotation: Rotation::new(turns), ..Order::default() }
+        Order { rotation: Rotation::new(&turns), ..Order::default() }
     }
 }
 

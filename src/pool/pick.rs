@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     iter,
+    ops::RangeInclusive,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -13,7 +14,7 @@ use super::{
     effects::family,
     orders::{Order, chance},
     outcome::Probes,
-    rotation::{Lane, Member, Until},
+    rotation::{ALL_TIERS, Lane, Member, Until},
 };
 use crate::rate::Rate;
 
@@ -25,6 +26,8 @@ const FAST_ENOUGH: f64 = 1.25;
 const SLOWEST_SHARE: f64 = 0.02;
 /// At most so many keys that are no good for a request are passed over for it in one pick.
 const PASSED_OVER: usize = 64;
+/// The same where those keep their places, and stand in the way of the next such request as well.
+const PASSED_OVER_IN_PLACE: usize = 1024;
 /// How old the pace of a line may be.
 const PACE_KEPT: Duration = Duration::from_millis(250);
 
@@ -37,17 +40,24 @@ enum Among {
 
 impl Pool {
     pub(super) fn pick(&mut self, set: u32, at: u32, now: Instant, want: &Want<'_>) -> Option<Grant> {
-        let rotation = &mut self.rotations[at as usize].rotation;
-        rotation.tick(now);
-        // Who has been refused already is not sent on a trial.
-        let trial = want.tried.is_empty() && rotation.trial_is_due(now);
+        self.rotations[at as usize].rotation.tick(now);
         let mut aside = std::mem::take(&mut self.aside);
-        let mut found = if trial { self.look(Among::OnTrial, at, now, want, &mut aside) } else { None };
-        if found.is_none() {
-            found = self.look(Among::Ready, at, now, want, &mut aside);
-        }
-        if found.is_none() {
-            found = self.look(Among::OnTrial, at, now, want, &mut aside);
+        let mut found = self.look(Among::Ready, ALL_TIERS, at, now, want, &mut aside);
+        if let Some(first) = found {
+            let rotation = &self.rotations[at as usize].rotation;
+            let tier = rotation.tier_of(first);
+            // Who has been refused already is not sent on a trial.
+            let trial = want.tried.is_empty() && rotation.trial_is_due(now, tier);
+            let doubtful =
+                if trial { self.look(Among::OnTrial, 0..=tier, at, now, want, &mut aside) } else { None };
+            if doubtful.is_some() {
+                self.rotations[at as usize].rotation.put_back(first);
+                found = doubtful;
+            } else if self.settings.strategy == Strategy::LeastInFlight {
+                found = Some(self.less_busy(first, at, now, want, &mut aside));
+            }
+        } else {
+            found = self.look(Among::OnTrial, ALL_TIERS, at, now, want, &mut aside);
         }
         if !aside.is_empty() {
             found = found.or_else(|| self.best_of(at, want, &mut aside));
@@ -55,7 +65,7 @@ impl Pool {
             let crowd = aside.len() >= PASSED_OVER;
             for member in aside.drain(..) {
                 let rotation = &mut self.rotations[at as usize].rotation;
-                if crowd && self.settings.strategy != Strategy::LeastUsed {
+                if crowd && !self.settings.strategy.keeps_places() {
                     rotation.served(member, 1.0);
                 } else {
                     rotation.put_back(member);
@@ -70,14 +80,18 @@ impl Pool {
     fn look(
         &mut self,
         among: Among,
+        mut tiers: RangeInclusive<u32>,
         at: u32,
         now: Instant,
         want: &Want<'_>,
         aside: &mut Vec<u32>,
     ) -> Option<u32> {
-        let most = aside.len() + want.tried.len() + PASSED_OVER;
-        while aside.len() < most {
-            let lane = self.next_lane(among, at, now, want)?;
+        let passed_over =
+            if self.settings.strategy.keeps_places() { PASSED_OVER_IN_PLACE } else { PASSED_OVER };
+        let most = want.tried.len() + passed_over;
+        let mut passed = 0;
+        loop {
+            let lane = self.next_lane(among, &tiers, at, now, want)?;
             let rotation = &mut self.rotations[at as usize].rotation;
             let member = match among {
                 Among::Ready => rotation.take(lane)?,
@@ -101,6 +115,11 @@ impl Pool {
                     let slot = &self.slots[rotation.members[member as usize].slot as usize];
                     if want.tried.contains(&slot.key.identity()) || slot.is_denied(now, want.purpose) {
                         aside.push(member);
+                        passed += 1;
+                        if passed == most {
+                            // A crowd that is no good for a request doesn't keep it from the next tier.
+                            (tiers, passed) = (rotation.tier_of(member) + 1..=*tiers.end(), 0);
+                        }
                     } else {
                         return Some(member);
                     }
@@ -108,7 +127,30 @@ impl Pool {
                 Leave::NotBefore(_) | Leave::Blocked => self.park(at, member, leave),
             }
         }
-        None
+    }
+
+    /// Of `first` and one more that is drawn by lot, the one with fewer requests in flight for its weight.
+    ///
+    /// Two choices are nearly as even as looking at all, and the numbers are read when they are needed: an order by
+    /// them would have to be mended in every rotation that a key stands in, whenever one of its requests ends.
+    fn less_busy(&mut self, first: u32, at: u32, now: Instant, want: &Want<'_>, aside: &mut Vec<u32>) -> u32 {
+        let tier = self.rotations[at as usize].rotation.tier_of(first);
+        let Some(second) = self.look(Among::Ready, tier..=tier, at, now, want, aside) else { return first };
+        let members = &self.rotations[at as usize].rotation.members;
+        let [one, two] = [first, second].map(|member| &self.slots[members[member as usize].slot as usize]);
+        if self.trusts(one.host, now, want) && !self.trusts(two.host, now, want) {
+            self.rotations[at as usize].rotation.put_back(second);
+            return first;
+        }
+        let (taken, left, weight) = if two.load() < one.load() {
+            (second, first, one.weight())
+        } else {
+            (first, second, two.weight())
+        };
+        // It is drawn anew: in its old place it would be one of every two until it is the less busy one.
+        let step = chance(&mut self.rng) / weight;
+        self.rotations[at as usize].rotation.passed(left, step);
+        taken
     }
 
     /// Of those set aside, who was not tried or was so longest ago.
@@ -122,21 +164,34 @@ impl Pool {
         Some(aside.remove(best))
     }
 
-    /// The lane whose front is next: of the hosts that may be asked, those that this request trusts first.
-    fn next_lane(&self, among: Among, at: u32, now: Instant, want: &Want<'_>) -> Option<u32> {
+    /// The lane in `tiers` whose front is next: of the hosts that may be asked, those that this request trusts first,
+    /// though they be of a later tier.
+    fn next_lane(
+        &self,
+        among: Among,
+        tiers: &RangeInclusive<u32>,
+        at: u32,
+        now: Instant,
+        want: &Want<'_>,
+    ) -> Option<u32> {
         let rotation = &self.rotations[at as usize].rotation;
         let open = |lane: &Lane| self.hosts[lane.host as usize].breaker.leave(now).is_granted();
-        let trusted = |lane: &Lane| {
-            let host = &self.hosts[lane.host as usize];
-            match host.breaker.leave(now) {
-                Leave::Free => !want.failed_hosts.contains(&host.origin),
-                Leave::Probe => want.tried.is_empty() && want.failed_hosts.is_empty(),
-                Leave::NotBefore(_) | Leave::Blocked => false,
-            }
-        };
+        let trusted = |lane: &Lane| self.trusts(lane.host, now, want);
         match among {
-            Among::Ready => rotation.first_lane(trusted).or_else(|| rotation.first_lane(open)),
-            Among::OnTrial => rotation.trial_lane(trusted).or_else(|| rotation.trial_lane(open)),
+            Among::Ready => rotation.first_lane(tiers, trusted).or_else(|| rotation.first_lane(tiers, open)),
+            Among::OnTrial => {
+                rotation.trial_lane(tiers, trusted).or_else(|| rotation.trial_lane(tiers, open))
+            }
+        }
+    }
+
+    /// Whether a host may be asked and is good for this request.
+    fn trusts(&self, host: u32, now: Instant, want: &Want<'_>) -> bool {
+        let host = &self.hosts[host as usize];
+        match host.breaker.leave(now) {
+            Leave::Free => !want.failed_hosts.contains(&host.origin),
+            Leave::Probe => want.tried.is_empty() && want.failed_hosts.is_empty(),
+            Leave::NotBefore(_) | Leave::Blocked => false,
         }
     }
 
@@ -270,19 +325,24 @@ impl Pool {
             Strategy::LeastLatency => {
                 let mut share = weight * share(slot.window.health(now), self.settings.unhealthy_penalty);
                 if let Some(latency) = slot.latency {
+                    let tier = order.rotation.tier_mut(member);
                     // The mark drifts up, a tenth in a whole round, so that it follows when the fastest slows down.
                     #[expect(clippy::cast_precision_loss, reason = "fewer than 2^32 keys")]
-                    let drift = 1.0 + 0.1 / order.rotation.members.len() as f64;
-                    let fastest = order.fastest.map_or(latency, |fastest| (fastest * drift).min(latency));
-                    order.fastest = Some(fastest);
+                    let drift = 1.0 + 0.1 / tier.members as f64;
+                    let fastest = tier.fastest.map_or(latency, |fastest| (fastest * drift).min(latency));
+                    tier.fastest = Some(fastest);
                     let behind = latency / (fastest * FAST_ENOUGH);
                     share *= if behind > 1.0 { behind.powi(3).recip().max(SLOWEST_SHARE) } else { 1.0 };
                 }
                 order.rotation.served(member, share.recip());
             }
             Strategy::LeastUsed => order.rotation.served_to(member, slot.turns()),
-            Strategy::Random => {
+            Strategy::Random | Strategy::LeastInFlight => {
                 order.rotation.served(member, chance(&mut self.rng) / weight);
+            }
+            Strategy::FillFirst => {
+                let place = order.rotation.members[member as usize].deadline();
+                order.rotation.served_to(member, place);
             }
         }
     }

@@ -2,15 +2,22 @@
 //!
 //! Each member has a deadline in virtual time; the earliest is next, and a member that had its turn moves on by its
 //! step (earliest deadline first). A step of `1 / share` gives smooth weighted round robin, a step drawn from an
-//! exponential distribution gives weighted chance, a deadline that *is* the number of turns gives least used.
+//! exponential distribution gives weighted chance, a deadline that *is* the number of turns gives least used, and one
+//! that never moves gives fill first.
 //!
 //! Members that can't have a turn are parked, ordered by the moment they may come back. They are found out when their
 //! turn comes, so a change of state costs nothing when it happens, and a pick costs O(log n) however many are parked.
 //! Members that come back from a rest on trial stand apart: whoever is sound goes first.
+//!
+//! Members of one priority are a tier, which has a turn only while nobody in the tiers before it can have one. Who is
+//! on trial counts as somebody who can't: a sound tier carries on while those above it are tried now and then, and
+//! below it nobody is tried, for who keeps a tier in reserve wants nothing sent there. Each tier keeps its own time, by
+//! which what it takes over from others is shared by weight, too.
 
 use std::{
     cmp::Ordering,
     collections::{BTreeSet, BinaryHeap},
+    ops::RangeInclusive,
     time::{Duration, Instant},
 };
 
@@ -21,22 +28,23 @@ const TURNS_PER_TRIAL: u64 = 128;
 /// … or one in this time.
 const TIME_PER_TRIAL: Duration = Duration::from_secs(10);
 
-/// The members of one model set, in a lane per host.
+/// Whichever tier.
+pub(super) const ALL_TIERS: RangeInclusive<u32> = 0..=u32::MAX;
+
+/// The members of one model set, in a lane per priority and host.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Rotation {
     /// Ordered by slot.
     pub(super) members: Vec<Member>,
     pub(super) lanes: Vec<Lane>,
-    /// The lanes in which somebody is ready, by the deadline of the first.
-    order: BTreeSet<(Deadline, u32)>,
-    /// The latest deadline that was served.
-    clock: f64,
+    /// In the order of their priorities.
+    tiers: Vec<Tier>,
+    /// The lanes in which somebody is ready, by tier and the deadline of the first.
+    order: BTreeSet<(u32, Deadline, u32)>,
     entered: u64,
     turns: u64,
     /// No parked member comes back before.
     next_moment: Option<Instant>,
-    /// How many are on trial.
-    on_trial: usize,
     /// How many are parked until told: each may have a turn at any moment.
     told: usize,
     /// The last trial: when, and after how many turns.
@@ -65,9 +73,22 @@ enum Place {
     Parked(Until),
 }
 
-/// The members on one host.
+/// The members of one priority.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Tier {
+    pub(super) members: usize,
+    /// How many are on trial.
+    on_trial: usize,
+    /// The latest deadline that was served.
+    clock: f64,
+    /// The least seconds to a head that a member shows.
+    pub(super) fastest: Option<f64>,
+}
+
+/// The members of one tier on one host.
 #[derive(Debug, Clone)]
 pub(super) struct Lane {
+    pub(super) tier: u32,
     pub(super) host: u32,
     ready: BinaryHeap<Turn>,
     trial: BTreeSet<(u64, u32)>,
@@ -77,8 +98,9 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    fn new(host: u32) -> Self {
-        Self { host, ready: BinaryHeap::new(), trial: BTreeSet::new(), parked: BTreeSet::new(), listed: None }
+    fn new(tier: u32, host: u32) -> Self {
+        let (ready, trial, parked) = (BinaryHeap::new(), BTreeSet::new(), BTreeSet::new());
+        Self { tier, host, ready, trial, parked, listed: None }
     }
 }
 
@@ -140,13 +162,19 @@ impl PartialOrd for Turn {
 }
 
 impl Rotation {
-    /// `slots` in order, each with its host and its first deadline.
-    pub(super) fn new(slots: impl IntoIterator<Item = (u32, u32, f64)>) -> Self {
+    /// `slots` in order, each with its priority and host and its first deadline.
+    pub(super) fn new(slots: &[(u32, (u8, u32), f64)]) -> Self {
         let mut rotation = Self::default();
+        let mut priorities: Vec<u8> = slots.iter().map(|(_, (priority, _), _)| *priority).collect();
+        priorities.sort_unstable();
+        priorities.dedup();
+        rotation.tiers.resize(priorities.len(), Tier::default());
         let mut lanes = std::collections::HashMap::new();
-        for (slot, host, deadline) in slots {
-            let lane = *lanes.entry(host).or_insert_with(|| {
-                rotation.lanes.push(Lane::new(host));
+        for &(slot, (priority, host), deadline) in slots {
+            let tier = priorities.partition_point(|other| *other < priority);
+            rotation.tiers[tier].members += 1;
+            let lane = *lanes.entry((tier, host)).or_insert_with(|| {
+                rotation.lanes.push(Lane::new(index(tier), host));
                 index(rotation.lanes.len() - 1)
             });
             let place = Place::Ready;
@@ -159,6 +187,16 @@ impl Rotation {
     /// The member that stands for `slot`.
     pub(super) fn member_of(&self, slot: u32) -> Option<u32> {
         self.members.binary_search_by_key(&slot, |member| member.slot).ok().map(index)
+    }
+
+    /// The tier that `member` belongs to.
+    pub(super) fn tier_of(&self, member: u32) -> u32 {
+        self.lanes[self.members[member as usize].lane as usize].tier
+    }
+
+    pub(super) fn tier_mut(&mut self, member: u32) -> &mut Tier {
+        let tier = self.tier_of(member);
+        &mut self.tiers[tier as usize]
     }
 
     /// Those whose moment has come are back.
@@ -178,23 +216,38 @@ impl Rotation {
         }
     }
 
-    /// The first lane in the order of turns of those that `pass`.
-    pub(super) fn first_lane(&self, mut pass: impl FnMut(&Lane) -> bool) -> Option<u32> {
-        self.order.iter().map(|(_, lane)| *lane).find(|lane| pass(&self.lanes[*lane as usize]))
+    /// The first lane in the order of turns of those in `tiers` that `pass`.
+    pub(super) fn first_lane(
+        &self,
+        tiers: &RangeInclusive<u32>,
+        mut pass: impl FnMut(&Lane) -> bool,
+    ) -> Option<u32> {
+        let from = (*tiers.start(), Deadline(f64::NEG_INFINITY), 0);
+        let lanes = self.order.range(from..).take_while(|(tier, ..)| tier <= tiers.end());
+        lanes.map(|(.., lane)| *lane).find(|lane| pass(&self.lanes[*lane as usize]))
     }
 
-    /// The first lane with somebody on trial of those that `pass`.
-    pub(super) fn trial_lane(&self, mut pass: impl FnMut(&Lane) -> bool) -> Option<u32> {
-        if self.on_trial == 0 {
+    /// The first lane with somebody on trial of those in `tiers` that `pass`.
+    pub(super) fn trial_lane(
+        &self,
+        tiers: &RangeInclusive<u32>,
+        mut pass: impl FnMut(&Lane) -> bool,
+    ) -> Option<u32> {
+        if self.tiers.iter().all(|tier| tier.on_trial == 0) {
             return None;
         }
-        let waiting = self.lanes.iter().enumerate().filter(|(_, lane)| !lane.trial.is_empty() && pass(lane));
-        waiting.min_by_key(|(_, lane)| lane.trial.first().copied()).map(|(at, _)| index(at))
+        let waiting = self
+            .lanes
+            .iter()
+            .enumerate()
+            .filter(|(_, lane)| tiers.contains(&lane.tier) && !lane.trial.is_empty() && pass(lane));
+        waiting.min_by_key(|(_, lane)| (lane.tier, lane.trial.first().copied())).map(|(at, _)| index(at))
     }
 
-    /// Whether somebody on trial may have a turn though others are sound.
-    pub(super) fn trial_is_due(&self, now: Instant) -> bool {
-        self.on_trial > 0
+    /// Whether somebody on trial may have a turn though others, in this tier, are sound.
+    pub(super) fn trial_is_due(&self, now: Instant, tier: u32) -> bool {
+        // Below them nobody is tried: that would be a turn which belongs to those above.
+        self.tiers[..=tier as usize].iter().any(|tier| tier.on_trial > 0)
             && self.last_trial.is_none_or(|(at, turns)| {
                 self.turns - turns >= TURNS_PER_TRIAL || now.saturating_duration_since(at) >= TIME_PER_TRIAL
             })
@@ -221,27 +274,32 @@ impl Rotation {
 
     /// Takes the member that has been on trial longest; it must be given back like one that was ready.
     pub(super) fn take_trial(&mut self, lane: u32) -> Option<u32> {
-        let (_, member) = self.lanes[lane as usize].trial.pop_first()?;
-        self.on_trial -= 1;
+        let Lane { tier, trial, .. } = &mut self.lanes[lane as usize];
+        let (_, member) = trial.pop_first()?;
+        self.tiers[*tier as usize].on_trial -= 1;
         Some(member)
     }
 
     /// It had its turn and moves on by `step`.
     pub(super) fn served(&mut self, member: u32, step: f64) {
-        let this = &mut self.members[member as usize];
-        // Who rested or was passed over for long gains no more by it than to be next.
-        self.clock = self.clock.max(this.deadline);
-        self.turn_ends(member, self.clock + step);
+        self.turns += 1;
+        self.passed(member, step);
     }
 
     /// It had its turn and goes where it belongs.
     pub(super) fn served_to(&mut self, member: u32, deadline: f64) {
-        self.turn_ends(member, deadline);
-    }
-
-    fn turn_ends(&mut self, member: u32, deadline: f64) {
         self.turns += 1;
         self.put_at(member, deadline);
+    }
+
+    /// It moves on by `step` and had no turn.
+    pub(super) fn passed(&mut self, member: u32, step: f64) {
+        // Who rested or was passed over for long gains no more by it than to be next.
+        let deadline = self.members[member as usize].deadline;
+        let clock = &mut self.tier_mut(member).clock;
+        *clock = clock.max(deadline);
+        let next = *clock + step;
+        self.put_at(member, next);
     }
 
     /// A member on trial has its turn.
@@ -254,7 +312,7 @@ impl Rotation {
         let Member { lane, entered, deadline, place, .. } = self.members[member as usize];
         if place == Place::Trial {
             self.lanes[lane as usize].trial.insert((entered, member));
-            self.on_trial += 1;
+            self.tier_mut(member).on_trial += 1;
         } else {
             self.lanes[lane as usize].ready.push(Turn { deadline: Deadline(deadline), entered, member });
             self.list(lane);
@@ -296,7 +354,7 @@ impl Rotation {
             Place::Ready => return,
             Place::Trial => {
                 lane.trial.remove(&(this.entered, member));
-                self.on_trial -= 1;
+                self.tiers[lane.tier as usize].on_trial -= 1;
             }
             Place::Parked(Until::Moment(at)) => {
                 lane.parked.remove(&(at, member));
@@ -344,16 +402,20 @@ impl Rotation {
             return;
         }
         if let Some(old) = std::mem::replace(&mut this.listed, first) {
-            self.order.remove(&(old, lane));
+            self.order.remove(&(this.tier, old, lane));
         }
         if let Some(new) = first {
-            self.order.insert((new, lane));
+            self.order.insert((this.tier, new, lane));
         }
     }
 }
 
 #[cfg(test)]
 impl Rotation {
+    pub(super) fn is_on_trial(&self, slot: u32) -> bool {
+        self.member_of(slot).is_some_and(|member| self.members[member as usize].place == Place::Trial)
+    }
+
     /// Every member stands in exactly one place, and who is parked until told is `awaited`.
     pub(super) fn assert_whole(&self, awaited: impl Fn(u32) -> bool) {
         let count = |lane: &Lane| lane.ready.len() + lane.trial.len() + lane.parked.len();
@@ -379,7 +441,12 @@ impl Rotation {
         }
         assert_eq!(self.lanes.iter().map(count).sum::<usize>() + told, self.members.len());
         assert_eq!(told, self.told);
-        assert_eq!(self.lanes.iter().map(|lane| lane.trial.len()).sum::<usize>(), self.on_trial);
+        for (at, tier) in self.tiers.iter().enumerate() {
+            let lanes = || self.lanes.iter().filter(|lane| lane.tier == index(at));
+            assert_eq!(lanes().map(|lane| lane.trial.len()).sum::<usize>(), tier.on_trial);
+            let members = (0..index(self.members.len())).filter(|member| self.tier_of(*member) == index(at));
+            assert_eq!(members.count(), tier.members);
+        }
         assert_eq!(self.order.len(), self.lanes.iter().filter(|lane| !lane.ready.is_empty()).count());
         assert!(self.lanes.iter().all(|lane| lane.listed == lane.ready.peek().map(|turn| turn.deadline)));
     }

@@ -40,22 +40,33 @@ pub enum Strategy {
     LeastUsed,
     /// By lot, by weight.
     Random,
+    /// The first in the order of the configuration that can serve.
+    FillFirst,
+    /// Of two that are drawn by lot, by weight, the one with fewer requests in flight for its weight.
+    LeastInFlight,
 }
 
 impl Strategy {
     /// Every strategy with its name in a file.
-    pub const NAMES: [(&'static str, Self); 5] = [
+    pub const NAMES: [(&'static str, Self); 7] = [
         ("round_robin", Self::RoundRobin),
         ("round_robin_health_weighted", Self::RoundRobinHealthWeighted),
         ("least_latency", Self::LeastLatency),
         ("least_used", Self::LeastUsed),
         ("random", Self::Random),
+        ("fill_first", Self::FillFirst),
+        ("least_in_flight", Self::LeastInFlight),
     ];
 
     /// Its name in a file.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         Self::NAMES.iter().find(|(_, strategy)| *strategy == self).expect("all are named").0
+    }
+
+    /// Whether a key's place follows from what it is or has served, so that being passed over moves nobody on.
+    pub(super) fn keeps_places(self) -> bool {
+        matches!(self, Self::LeastUsed | Self::FillFirst)
     }
 }
 

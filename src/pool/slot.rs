@@ -125,6 +125,11 @@ impl Slot {
         f64::from(self.key.settings().weight.get())
     }
 
+    /// What its credential is serving, for its weight.
+    pub(super) fn load(&self) -> f64 {
+        f64::from(self.credential_in_flight) / self.weight()
+    }
+
     /// The turns it has had, for its weight.
     pub(super) fn turns(&self) -> f64 {
         #[expect(clippy::cast_precision_loss, reason = "2^53 requests are enough")]

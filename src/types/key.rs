@@ -33,7 +33,9 @@ pub struct KeySettings {
     pub organization: Option<HeaderValue>,
     /// Sent as `OpenAI-Project` with this key.
     pub project: Option<HeaderValue>,
-    /// Its share of the rotation, relative to the others'.
+    /// Its tier: lower numbers serve first, and the others only what those can't take.
+    pub priority: u8,
+    /// Its share of the rotation, relative to those of the others in its tier.
     pub weight: NonZeroU16,
     /// How many requests a second it may be sent.
     pub rate: Option<Rate>,
@@ -42,7 +44,7 @@ pub struct KeySettings {
 }
 
 impl KeySettings {
-    /// A key at `base` that serves `others`, with weight 1 and no limits of its own.
+    /// A key at `base` that serves `others`, in the first tier, with weight 1 and no limits of its own.
     #[must_use]
     pub fn at(base: BaseUrl) -> Self {
         Self {
@@ -52,6 +54,7 @@ impl KeySettings {
             account: None,
             organization: None,
             project: None,
+            priority: 0,
             weight: NonZeroU16::MIN,
             rate: None,
             max_in_flight: None,

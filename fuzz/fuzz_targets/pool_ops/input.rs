@@ -92,7 +92,7 @@ impl<'a> Arbitrary<'a> for Script {
     fn arbitrary(u: &mut Unstructured<'a>) -> Result<Self> {
         let rules: u8 = u.arbitrary()?;
         let settings = Settings {
-            strategy: Strategy::NAMES[usize::from(rules % 5)].1,
+            strategy: pick(&Strategy::NAMES, rules & 7).1,
             others_step_in: rules & 0x40 != 0,
             max_waiting: NonZeroUsize::MIN.saturating_add(usize::from(rules >> 3 & 7)),
             unhealthy_penalty: if rules & 0x80 == 0 { 5.0 } else { f64::NAN },
@@ -110,7 +110,7 @@ impl<'a> Arbitrary<'a> for Script {
 
 impl<'a> Arbitrary<'a> for Entry {
     fn arbitrary(u: &mut Unstructured<'a>) -> Result<Self> {
-        let [who, limits]: [u8; 2] = u.arbitrary()?;
+        let [who, limits, rank]: [u8; 3] = u.arbitrary()?;
         let base = BaseUrl::parse(pick(&BASES, who >> 2)).expect("these are base URLs");
         let mut settings = KeySettings::at(base);
         settings.models = ModelSet::parse(pick(&NAMED, who >> 4)).expect("these are names");
@@ -126,6 +126,7 @@ impl<'a> Arbitrary<'a> for Entry {
             14 | 15 => Some("play".to_owned()),
             _ => None,
         };
+        settings.priority = [0, 1, 2, u8::MAX][usize::from(rank & 3)];
         settings.rate = Rate::per_second(per_second, NonZeroU32::new(burst).expect("no burst is zero"));
         settings.max_in_flight = NonZeroU32::new(u32::from(limits & 3));
         settings.weight = match limits >> 2 & 3 {

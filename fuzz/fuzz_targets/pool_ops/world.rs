@@ -10,7 +10,7 @@ use key_cycle_proxy::{
     clock::Clock,
     pool::{
         Arrival, Effects, Exhausted, Grant, HostView, KeyView, LineFull, Outcome, Pool, Reason, Rests,
-        Settings, Snapshot, State, Ticket, Transition, Want, Why,
+        Settings, Snapshot, State, Strategy, Ticket, Transition, Want, Why,
     },
     rate::Gcra,
     types::{BaseUrl, Class, Key, KeyIdentity, Origin, PoolName, Secret},
@@ -62,6 +62,8 @@ struct Known {
     paced: bool,
     /// Whether it was refused for one model alone: such rests are not seen from outside.
     refused_for_model: bool,
+    /// Kinds of endpoint that it was refused some time or other.
+    denied: BTreeSet<&'static str>,
     /// What it did last that was neither a success nor a client's fault.
     last_error: Option<(Class, Instant)>,
 }
@@ -147,6 +149,7 @@ impl World {
                 probe: None,
                 paced: false,
                 refused_for_model: false,
+                denied: BTreeSet::new(),
                 last_error: None,
             });
         }
@@ -446,6 +449,9 @@ impl World {
                 let for_model = matches!(of, Rests::KeyForModel | Rests::AccountForModel);
                 self.note_rest(key, of, request.model.filter(|_| for_model), reason, named);
             }
+            Outcome::Denied => {
+                self.keys[key].denied.insert(request.purpose);
+            }
             Outcome::Unused => {
                 self.keys[key].used -= 1;
                 for twin in self.family(key) {
@@ -656,6 +662,21 @@ impl World {
         assert!(settings.max_in_flight.is_none_or(|most| in_flight < most.get()), "it is full");
         let due = settings.rate.is_none_or(|rate| known.gcra.free_at(rate, self.now) <= self.now);
         assert!(due, "it is over its rate");
+
+        let sound = set.iter().copied().filter(|key| {
+            let Known { key: this, denied, .. } = &self.keys[*key];
+            let host_failed = request.failed_hosts.contains(this.settings().base.origin());
+            let tried = request.tried.contains(&this.identity());
+            self.is_surely_free(*key, before) && !tried && !host_failed && !denied.contains(request.purpose)
+        });
+        let sound: Vec<_> = sound.collect();
+        let priority = |key: usize| self.keys[key].key.settings().priority;
+        let above = sound.iter().any(|key| priority(*key) < priority(number));
+        assert!(!above, "a key of an earlier priority is free");
+        if self.settings.strategy == Strategy::FillFirst && sound.contains(&number) {
+            let before_it = sound.iter().any(|key| priority(*key) == priority(number) && *key < number);
+            assert!(!before_it, "one that stands before it is free");
+        }
 
         let untried = |key: &usize| !request.tried.contains(&self.keys[*key].key.identity());
         if !untried(&number) {

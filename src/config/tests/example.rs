@@ -7,7 +7,7 @@ use super::*;
 const EXAMPLE: &str = include_str!("../../../config.example.toml");
 
 /// Another value for every setting.
-const OTHERS: [(&str, &str, &str); 43] = [
+const OTHERS: [(&str, &str, &str); 44] = [
     ("server", "bind_addr", "\"127.0.0.1:81\""),
     ("server", "request_body_limit_bytes", "1"),
     ("server", "graceful_shutdown_seconds", "0"),
@@ -39,6 +39,7 @@ const OTHERS: [(&str, &str, &str); 43] = [
     ("keys.pool", "account", "\"work\""),
     ("keys.pool", "organization", "\"o\""),
     ("keys.pool", "project", "\"p\""),
+    ("keys.pool", "priority", "1"),
     ("keys.pool", "weight", "2"),
     ("keys.pool", "rps", "1"),
     ("keys.pool", "max_in_flight", "1"),
@@ -111,7 +112,7 @@ fn every_name_that_is_read_stands_in_the_example() {
 #[test]
 fn every_name_in_the_example_changes_something() {
     let settings = settings();
-    assert!(settings.len() >= 41, "{settings:?}");
+    assert!(settings.len() >= 42, "{settings:?}");
     for (section, name, line) in settings {
         let other = OTHERS.iter().find(|other| (other.0, other.1) == (section.as_str(), name.as_str()));
         let (_, _, value) = other.unwrap_or_else(|| panic!("no other value for {section}.{name}"));

@@ -6,7 +6,11 @@ use super::{
     naive::{Waiter, World},
     *,
 };
-use crate::pool::{self, cooling::Cooling, outcome::Probes};
+use crate::pool::{
+    self,
+    cooling::{Cooling, Leave},
+    outcome::Probes,
+};
 
 const MODELS: [Option<&str>; 5] = [None, Some("m1"), Some("m1-mini"), Some("m2"), Some("x")];
 
@@ -111,9 +115,11 @@ fn entry() -> impl Generate<Value = Entry> {
     let rate = prop::option::weighted(0.3, (0.2..20.0_f64, 1..4_u32));
     let at_once = prop::option::weighted(0.3, 1..3_u32);
     let account = prop::option::weighted(0.5, prop::sample::select(vec!["work", "play"]));
-    (0..8_u32, host, models, 1..5_u16, rate, at_once, account).prop_map(
-        |(secret, host, models, weight, rate, most, account)| {
+    let priority = prop::sample::select(vec![0, 0, 1, 255]);
+    (0..8_u32, host, models, priority, 1..5_u16, rate, at_once, account).prop_map(
+        |(secret, host, models, priority, weight, rate, most, account)| {
             let mut entry = Entry::new(&format!("sk-{secret}")).at(host).models(models).weight(weight);
+            entry = entry.priority(priority);
             if let Some((per_second, burst)) = rate {
                 entry = entry.rate(per_second, burst);
             }
@@ -159,6 +165,7 @@ impl World {
     fn ask(&mut self, arrival: Arrival, model: Option<&'static str>, tried: &[KeyIdentity]) -> bool {
         let sets = self.sets(model);
         let ahead = self.ahead(arrival, self.line(model));
+        let choices: Vec<_> = sets.iter().map(|set| self.choice(set, model, tried)).collect();
         let want = Want { arrival, model, purpose: "chat", tried, failed_hosts: &[] };
         let Grant { key, ticket } = match self.pool.acquire(self.now, &want) {
             Ok(grant) => grant,
@@ -183,7 +190,9 @@ impl World {
             set.iter().copied().filter(|key| world.leave(*key, set, model).is_granted()).collect()
         };
         let first = eligible(self, &sets[0]);
-        let set = if first.is_empty() { sets[1].clone() } else { sets[0].clone() };
+        let which = usize::from(first.is_empty());
+        let set = sets[which].clone();
+        self.expect_choice(number, &choices[which]);
         let free = eligible(self, &set);
         assert!(free.contains(&number), "granted a key that is not free");
         let fresh = free.iter().any(|key| !tried.contains(&self.keys[*key].key.identity()));
@@ -196,6 +205,60 @@ impl World {
             self.woken(next);
         }
         true
+    }
+
+    /// Those of `set` that may serve, are new to a request that has tried `tried`, and nothing speaks against.
+    fn choice(&self, set: &[usize], model: Option<&'static str>, tried: &[KeyIdentity]) -> Choice {
+        let slots = |at: &u32| {
+            let members = &self.pool.rotations[*at as usize].rotation.members;
+            members.iter().map(|member| member.slot as usize).eq(set.iter().copied())
+        };
+        let id = (0..index(self.pool.overlays.len())).find(slots).expect("it is a set of the pool");
+        let rotation = &self.pool.rotations[self.pool.rotation_of(id, model) as usize].rotation;
+        let on_trial = |key: &usize| rotation.is_on_trial(index(*key)) || self.is_doubtful(*key, set, model);
+        let good = set.iter().copied().filter(|key| {
+            let this = &self.keys[*key];
+            let trusted = self.breakers[this.host].leave(self.now) == Leave::Free || tried.is_empty();
+            self.leave(*key, set, model).is_granted()
+                && trusted
+                && !tried.contains(&this.key.identity())
+                && !self.pool.slots[*key].is_denied(self.now, "chat")
+        });
+        let (on_trial, sound) = good.partition(on_trial);
+        Choice { sound, on_trial }
+    }
+
+    /// What priorities and the strategy promise.
+    fn expect_choice(&self, number: usize, Choice { sound, on_trial }: &Choice) {
+        let priority = |key: usize| self.keys[key].key.settings().priority;
+        let first_tier = |keys: &[usize]| keys.iter().map(|key| priority(*key)).min();
+        if on_trial.contains(&number) {
+            assert_eq!(Some(priority(number)), first_tier(on_trial));
+            assert!(
+                first_tier(sound).is_none_or(|tier| tier >= priority(number)),
+                "tried below a sound tier"
+            );
+            return;
+        }
+        if !sound.contains(&number) {
+            assert!(sound.is_empty() && on_trial.is_empty(), "others are better");
+            return;
+        }
+        assert_eq!(Some(priority(number)), first_tier(sound));
+        let mut peers = sound.iter().copied().filter(|key| priority(*key) == priority(number));
+        let load = |key: usize| {
+            let out: u32 = self.family(key).iter().map(|twin| self.keys[*twin].out).sum();
+            f64::from(out) / f64::from(self.keys[key].key.settings().weight.get())
+        };
+        match self.settings.strategy {
+            pool::Strategy::FillFirst => assert_eq!(peers.next(), Some(number)),
+            pool::Strategy::LeastInFlight => {
+                let others: Vec<_> = peers.filter(|key| *key != number).collect();
+                let busiest = others.iter().all(|key| load(*key) < load(number));
+                assert!(others.is_empty() || !busiest, "it took the busiest of several");
+            }
+            _ => {}
+        }
     }
 
     fn refused(&self, model: Option<&'static str>, exhausted: Exhausted, ahead: usize, sets: &[Vec<usize>]) {
@@ -424,6 +487,13 @@ impl World {
             );
         }
     }
+}
+
+/// Those who are as good as any for a request.
+struct Choice {
+    sound: Vec<usize>,
+    /// Those of whom nobody knows whether they are well again.
+    on_trial: Vec<usize>,
 }
 
 /// Who asks again, for which model, and which keys it has tried.

@@ -6,6 +6,7 @@ mod lines;
 mod machine;
 mod naive;
 mod outages;
+mod priorities;
 mod properties;
 mod strategies;
 
@@ -57,6 +58,11 @@ impl Entry {
 
     pub(super) fn weight(mut self, weight: u16) -> Self {
         self.settings.weight = NonZeroU16::new(weight).unwrap();
+        self
+    }
+
+    pub(super) fn priority(mut self, priority: u8) -> Self {
+        self.settings.priority = priority;
         self
     }
 

@@ -166,11 +166,26 @@ impl World {
 
     /// What concerns more than the key, or the model alone.
     fn shared(&self, key: usize, set: &[usize], model: Option<&'static str>) -> Leave {
+        let all = self.shared_by(key, set, model);
+        all.fold(Leave::Free, |leave, cooling| leave.and(cooling.leave(self.now)))
+    }
+
+    fn shared_by(
+        &self,
+        key: usize,
+        set: &[usize],
+        model: Option<&'static str>,
+    ) -> impl Iterator<Item = &Cooling> {
         let account = self.keys[key].account;
         let own = model.and_then(|model| self.for_model.get(&(set.to_vec(), model))?.get(&key));
         let limit = model.and_then(|model| self.limits.get(&(account, model)));
-        let all = [Some(&self.accounts[account]), own, limit].into_iter().flatten();
-        all.fold(Leave::Free, |leave, cooling| leave.and(cooling.leave(self.now)))
+        [Some(&self.accounts[account]), own, limit].into_iter().flatten()
+    }
+
+    /// Whether little is to be expected of the key, now that its rest is over.
+    pub(super) fn is_doubtful(&self, key: usize, set: &[usize], model: Option<&'static str>) -> bool {
+        let mut known = std::iter::once(&self.keys[key].cooling).chain(self.shared_by(key, set, model));
+        known.any(|cooling| cooling.leave(self.now) == Leave::Probe && cooling.is_doubtful())
     }
 
     /// When, without anything else happening, one of `set` may serve.

@@ -8,9 +8,9 @@ proptest! {
     #[test]
     fn weights_hold_over_many_draws(
         weights in prop::collection::vec(1..20_u16, 1..12),
-        random in any::<bool>(),
+        by_lot in prop::option::of(prop::sample::select(vec![super::Strategy::Random, super::Strategy::LeastInFlight])),
     ) {
-        let strategy = if random { super::Strategy::Random } else { super::Strategy::RoundRobin };
+        let (random, strategy) = (by_lot.is_some(), by_lot.unwrap_or(super::Strategy::RoundRobin));
         let entries = weights.iter().enumerate().map(|(n, weight)| Entry::new(&format!("sk-{n}")).weight(*weight));
         let mut bench = Bench::with(strategy, entries.collect());
         let whole: usize = weights.iter().map(|weight| usize::from(*weight)).sum();
@@ -22,6 +22,42 @@ proptest! {
             let off = if random { 5 * expected.isqrt() + 5 } else { 1 };
             prop_assert!(share.abs_diff(expected) <= off, "{share} of {expected}: {shares:?}");
         }
+    }
+
+    #[test]
+    fn a_fill_ends_before_the_next_key_is_begun(most in prop::collection::vec(1..6_u32, 1..12)) {
+        let entries = most.iter().enumerate().map(|(n, most)| Entry::new(&format!("sk-{n}")).at_once(*most));
+        let mut bench = Bench::with(super::Strategy::FillFirst, entries.collect());
+        for (key, most) in most.iter().enumerate() {
+            for _ in 0..*most {
+                let (taken, _out) = bench.take();
+                prop_assert_eq!(taken, key);
+            }
+        }
+        prop_assert!(bench.acquire().is_err());
+    }
+
+    #[test]
+    fn a_tier_is_full_before_the_next_is_begun(
+        keys in prop::collection::vec((any::<u8>(), 1..4_u32, any::<bool>()), 1..12),
+        strategy in prop::sample::select(super::Strategy::NAMES.to_vec()),
+    ) {
+        let entries = keys.iter().enumerate().map(|(n, (priority, most, elsewhere))| {
+            let entry = Entry::new(&format!("sk-{n}")).models(&["m"]).priority(*priority).at_once(*most);
+            if *elsewhere { entry.at(TWO) } else { entry }
+        });
+        let mut bench = Bench::with(strategy.1, entries.collect());
+        bench.model = Some("m");
+        let whole: u32 = keys.iter().map(|(_, most, _)| most).sum();
+        let mut out: Vec<_> = (0..whole).map(|_| bench.take()).collect();
+        let priority = |key: usize| keys[key].0;
+        prop_assert!(out.is_sorted_by_key(|(key, _)| priority(*key)), "{}", strategy.0);
+        // Whoever has room again is used again, the first tier of those first.
+        for which in (0..out.len()).rev().step_by(2) {
+            let _ = bench.settle(out.swap_remove(which).1, Outcome::Good);
+        }
+        let again: Vec<_> = (out.len()..whole as usize).map(|_| bench.take()).collect();
+        prop_assert!(again.is_sorted_by_key(|(key, _)| priority(*key)), "{}", strategy.0);
     }
 
     #[test]
