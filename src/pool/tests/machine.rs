@@ -394,7 +394,9 @@ impl World {
             }
         }
         let account = self.keys[key].account;
-        self.accounts[account].lift(reason);
+        if self.accounts[account].lift(reason) {
+            self.account_no_longer_probed(account);
+        }
         for ((of, _), limit) in &mut self.limits {
             if *of == account {
                 limit.lift(reason);

@@ -40,6 +40,8 @@ pub(super) struct Out {
     pub(super) probes: Probes,
     /// Whether the key it was granted was resting until a probe succeeds.
     pub(super) proves: bool,
+    /// The same for its account.
+    pub(super) proves_account: bool,
 }
 
 /// Somebody who waits.
@@ -246,7 +248,7 @@ impl World {
             !probes.host || !self.out.iter().any(|out| out.probes.host && same_host(out)),
             "two of one host"
         );
-        let same_account = |out: &Out| out.probes.account && out.account == account;
+        let same_account = |out: &Out| out.proves_account && out.account == account;
         assert!(!probes.account || !self.out.iter().any(same_account), "two of one account");
         self.out.push(Out {
             ticket,
@@ -261,6 +263,7 @@ impl World {
             heard: false,
             probes,
             proves,
+            proves_account: probes.account,
         });
     }
 
@@ -288,13 +291,15 @@ impl World {
     pub(super) fn account_works(&mut self, out: &mut Out) {
         for account in self.accounts_of(out) {
             if self.accounts[account].succeeded(self.now, out.started) {
-                // A probe that is out is now an attempt like any other.
-                let of_account = self.out.iter_mut().filter(|out| out.account == account);
-                of_account.for_each(|out| out.probes.account = false);
+                self.account_no_longer_probed(account);
             }
             self.accounts[account].probe_back(out.id);
         }
-        out.probes.account = false;
+        (out.probes.account, out.proves_account) = (false, false);
+    }
+
+    pub(super) fn account_no_longer_probed(&mut self, account: usize) {
+        self.out.iter_mut().filter(|out| out.account == account).for_each(|out| out.proves_account = false);
     }
 
     pub(super) fn works(&mut self, out: &mut Out) {
