@@ -31,6 +31,7 @@ impl Begun {
     pub(super) async fn read(mut body: AnswerBody, alarm: &mut Alarm, until: Instant) -> Self {
         let (mut start, mut opening) = (Bytes::new(), Opening::new());
         let reading = async {
+            let mut is_copy = false;
             loop {
                 match next(&mut body, &mut start).await {
                     None => {}
@@ -38,6 +39,8 @@ impl Begun {
                     Some(rest) => return (Opened::Content, Some(rest)),
                 }
                 match opening.look(&start) {
+                    // Without the whole buffer into which it was read, which would be held as long.
+                    Opened::NeedMore if !is_copy => (start, is_copy) = (Bytes::copy_from_slice(&start), true),
                     Opened::NeedMore => {}
                     opened => return (opened, None),
                 }
