@@ -173,7 +173,8 @@ async fn perform(client: &mut Client, id: u64, kind: Kind, rng: &mut fastrand::R
             let pause = millis(if rng.u32(0..8) == 0 { 2 } else { 0 });
             client.whole(&wish(Answer::Stream { events: rng.usize(1..30), pause }, 0)).await
         }
-        Kind::BrokenStream => client.broken(&wish(Answer::Broken { events: rng.usize(1..30) }, 0)).await,
+        // After one event at least: a stream that breaks off before is asked for again.
+        Kind::BrokenStream => client.broken(&wish(Answer::Broken { events: rng.usize(2..30) }, 0)).await,
         Kind::InvalidJson => client.refused(id).await,
         Kind::LeaveInBody => client.leave_in_body(&small).await,
         Kind::LeaveBeforeHead => {
