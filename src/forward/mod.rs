@@ -193,12 +193,11 @@ impl Forwarder {
                 Ok(Attempt::Passed(passed)) => {
                     let (key, verdict) = (Arc::clone(lease.key()), passed.verdict);
                     self.metrics.attempt(verdict.class);
-                    let account = provider::account(&passed.parts.headers, &[]);
                     let lease = if verdict.class == Class::Success {
-                        lease.heard(account);
+                        lease.heard(passed.account);
                         Some(lease)
                     } else {
-                        lease.judged(&verdict, account);
+                        lease.judged(&verdict, passed.account);
                         None
                     };
                     return Ok(self.deliver(passed, lease, &key, access, alarm));
@@ -312,6 +311,7 @@ impl Forwarder {
     ) -> Attempt {
         let head = Answer { status: answer.status(), headers: answer.headers(), body: &[] };
         let verdict = provider::judge(&head, inbound.endpoint, self.clock.wall());
+        let account = provider::account(answer.headers(), &[]);
         let (parts, body) = answer.into_parts();
         let media = Media::of(&parts.headers);
         let watched = (media == Some(Media::Events)).then_some(inbound.endpoint);
@@ -319,12 +319,12 @@ impl Forwarder {
         let may_fail = watched.is_some() || inbound.stream && media.is_some();
         if !may_fail || verdict.class != Class::Success || body.is_end_stream() {
             let rest = Rest::Coming(body);
-            return Attempt::Passed(Passed { parts, start: Bytes::new(), rest, verdict, watched: None });
+            let (start, watched) = (Bytes::new(), None);
+            return Attempt::Passed(Passed { parts, start, rest, verdict, account, watched });
         }
         let hold = LONGEST_HOLD.min(self.policy.idle_timeout);
         let until = until.min(self.clock.mono() + hold);
         let Begun { start, rest, failure } = Begun::read(body, alarm, until).await;
-        let account = provider::account(&parts.headers, &[]);
         let (verdict, refusal) = match (failure, rest) {
             (Some(complaint), rest) => {
                 let verdict = judge_event(&complaint, inbound.endpoint, self.clock.wall());
@@ -333,7 +333,9 @@ impl Forwarder {
             }
             // Nothing of it was delivered: it is as if it had not begun.
             (None, Rest::Broken) => (provider::judge_fault(provider::Fault::BrokenBody), None),
-            (None, rest) => return Attempt::Passed(Passed { parts, start, rest, verdict, watched }),
+            (None, rest) => {
+                return Attempt::Passed(Passed { parts, start, rest, verdict, account, watched });
+            }
         };
         Attempt::Missed(Missed { key: Arc::clone(key), verdict, account, refusal })
     }
@@ -490,6 +492,8 @@ struct Passed {
     start: Bytes,
     rest: Rest,
     verdict: Verdict,
+    /// Whom it counted against, if the answer says so.
+    account: Option<AccountId>,
     /// If it is a stream of events: of which kind of endpoint.
     watched: Option<Endpoint>,
 }

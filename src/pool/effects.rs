@@ -212,7 +212,7 @@ impl Pool {
         let (account, key) = (slot.account, Arc::clone(&slot.key));
         let limit = self.limits.entry(now, account, model);
         let (began, sooner) = limit.cooling.refused(now, ticket, word);
-        let until = limit.cooling.current(now).map(|(_, until)| until);
+        let until = limit.until(now);
         self.mark(now, account, model, until, effects);
         if let Some((reason, until)) = began {
             let with = self.accounts.get(account).slots.len() - 1;
