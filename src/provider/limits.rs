@@ -3,15 +3,15 @@
 use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use super::limit_header::{Field, LimitHeader};
 
 /// No answer keeps a key away for longer: limits that reset daily are the longest we know of, and a header may lie.
 pub const MAX_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What asks for a wait in milliseconds, in order of trust: OpenAI's and Azure's, then Azure's older one.
 const RETRY_AFTER_MILLIS: [&str; 2] = ["retry-after-ms", "x-ms-retry-after-ms"];
-
-/// What the names of limit headers begin with: OpenAI's family, then the IETF draft's.
-const LIMIT_PREFIXES: [&str; 2] = ["x-ratelimit-", "ratelimit-"];
 
 /// Numbers from here on are dates in seconds (2001), since no limit resets after thirty years.
 const EPOCH_SECONDS: f64 = 1e9;
@@ -45,21 +45,27 @@ pub fn retry_after(headers: &HeaderMap, wall: SystemTime) -> Option<Duration> {
 /// headers is the time to a *full* refill, so that a limit hardly touched may name a longer time than the one hit.
 fn exhausted(headers: &HeaderMap, wall: SystemTime) -> Option<Duration> {
     let resets = headers.iter().filter_map(|(name, left)| {
-        let (prefix, dimension) = LIMIT_PREFIXES.iter().find_map(|prefix| {
-            let dimension = name.as_str().strip_prefix(prefix)?.strip_prefix("remaining")?;
-            (dimension.is_empty() || dimension.starts_with('-')).then_some((prefix, dimension))
-        })?;
+        let limit = LimitHeader::read(name.as_str()).filter(|limit| limit.field == Field::Remaining)?;
         if number(left.to_str().ok()?.trim())? > 0.0 {
             return None;
         }
-        reset(text(headers, &format!("{prefix}reset{dimension}"))?, wall)
+        reset(text(headers, &limit.reset())?, wall)
     });
     resets.max()
 }
 
-/// The time to a reset: a Go duration, or a number of seconds, or a date in seconds or milliseconds since 1970.
-fn reset(text: &str, wall: SystemTime) -> Option<Duration> {
-    let Some(number) = number(text) else { return go_duration(text).map(capped) };
+/// The time to a reset: a Go duration (OpenAI), an RFC 3339 date (Anthropic), a number of seconds, or a date in
+/// seconds or milliseconds since 1970. A date in the past means now.
+pub(super) fn reset(text: &str, wall: SystemTime) -> Option<Duration> {
+    let Some(number) = number(text) else {
+        let date = || {
+            let date = SystemTime::from(OffsetDateTime::parse(text, &Rfc3339).ok()?);
+            // Go writes the year 1 where there is none.
+            let named = date > SystemTime::UNIX_EPOCH;
+            named.then(|| date.duration_since(wall).unwrap_or_default())
+        };
+        return go_duration(text).or_else(date).map(capped);
+    };
     let since_epoch = match number {
         EPOCH_MILLIS.. => Duration::try_from_secs_f64(number / 1e3).ok()?,
         EPOCH_SECONDS.. => Duration::try_from_secs_f64(number).ok()?,
@@ -131,7 +137,7 @@ fn part_of(unit: u64, fraction: &str) -> u64 {
 }
 
 /// A plain decimal number, not negative. (What `f64` reads beside that — `inf`, `NaN`, `1e9` — no header means.)
-fn number(text: &str) -> Option<f64> {
+pub(super) fn number(text: &str) -> Option<f64> {
     let plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     text.parse().ok().filter(|number: &f64| plain && number.is_finite())
 }
@@ -218,6 +224,22 @@ mod tests {
     }
 
     #[test]
+    fn anthropic_names_moments() {
+        let hit = [
+            ("anthropic-ratelimit-requests-remaining", "49"),
+            ("anthropic-ratelimit-requests-reset", "1994-11-06T09:49:37Z"),
+            ("anthropic-ratelimit-input-tokens-remaining", "0"),
+            ("anthropic-ratelimit-input-tokens-reset", "1994-11-06T08:50:00Z"),
+            ("anthropic-ratelimit-tokens-remaining", "0"),
+            ("anthropic-ratelimit-tokens-reset", "1994-11-06T08:49:50Z"),
+        ];
+        assert_eq!(wait_ms(&hit), Some(23_000));
+        assert_eq!(wait_ms(&hit[..2]), None);
+        let told: Vec<_> = hit.into_iter().chain([("retry-after", "5")]).collect();
+        assert_eq!(wait_ms(&told), Some(5_000));
+    }
+
+    #[test]
     fn unknown_is_not_exhausted() {
         for left in ["-1", "", "many", "0.5"] {
             let pairs = [("x-ratelimit-remaining-tokens", left), ("x-ratelimit-reset-tokens", "5s")];
@@ -238,6 +260,8 @@ mod tests {
             ("x-ratelimit-", "784111807000", Some(30_000)),
             ("x-ratelimit-", "200000000000", Some(0)),
             ("x-ratelimit-", "4000000000", Some(86_400_000)),
+            ("x-ratelimit-", "1994-11-06T08:50:07Z", Some(30_000)),
+            ("x-ratelimit-", "1994-11-06T08:49:07+00:00", Some(0)),
             ("x-ratelimit-", "tomorrow", None),
         ] {
             let (left, reset) = (format!("{prefix}remaining"), format!("{prefix}reset"));

@@ -8,12 +8,15 @@ mod complaint;
 mod endpoint;
 mod form;
 mod google;
+pub mod headroom;
+mod limit_header;
 pub mod limits;
 mod media;
 mod openai;
 mod scan;
 mod sniff;
 pub mod stream;
+pub mod usage;
 mod words;
 
 use std::time::SystemTime;

@@ -1,12 +1,23 @@
 //! Looking for something in JSON text without reading all of it. What is found is taken at its word only where it
 //! cannot be part of a string: quotes inside strings are escaped.
 
-use memchr::memmem::Finder;
+use memchr::memmem::{Finder, FinderRev};
 use serde_json::Value;
 
-/// Where the value begins behind each `key` (which looks for a name with its quotes) in `text`.
+/// Where the value begins behind each `key` (which looks for a name with its quotes) in `text`, from the first on.
 pub(super) fn values<'a>(text: &'a [u8], key: &'a Finder<'_>) -> impl Iterator<Item = usize> + 'a {
     key.find_iter(text).filter_map(|at| value_behind(text, at, key.needle().len()))
+}
+
+/// The same from the last on.
+pub(super) fn values_from_the_end<'a>(text: &'a [u8], key: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
+    let finder = FinderRev::new(key);
+    let mut end = text.len();
+    let places = std::iter::from_fn(move || {
+        end = finder.rfind(&text[..end])?;
+        Some(end)
+    });
+    places.filter_map(|at| value_behind(text, at, key.len()))
 }
 
 /// Where the value begins, if a key does at `at`.
@@ -33,6 +44,37 @@ pub(super) fn object(text: &[u8], at: usize) -> Option<(Value, usize)> {
     Some((value, at + values.byte_offset()))
 }
 
+/// How deep in brackets a place in JSON text is, told byte by byte.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Depth {
+    /// Open brackets, less closed ones.
+    pub(super) level: i32,
+    /// Whether it is inside a string.
+    pub(super) quoted: bool,
+    escaped: bool,
+}
+
+impl Depth {
+    /// Takes one byte more.
+    pub(super) const fn step(&mut self, byte: u8) {
+        if self.quoted {
+            match byte {
+                _ if self.escaped => self.escaped = false,
+                b'\\' => self.escaped = true,
+                b'"' => self.quoted = false,
+                _ => {}
+            }
+            return;
+        }
+        match byte {
+            b'"' => self.quoted = true,
+            b'{' | b'[' => self.level = self.level.saturating_add(1),
+            b'}' | b']' => self.level = self.level.saturating_sub(1),
+            _ => {}
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -42,13 +84,18 @@ mod tests {
 
     #[test]
     fn keys_are_not_words_in_strings() {
-        let text = br#"{"a":"\"error\":{}","b":"error","error" :
-            {"x":1},"c":"say \"error","error":2}"#;
-        let places: Vec<_> = values(text, &Finder::new("\"error\"")).map(|at| text[at]).collect();
-        assert_eq!(places, [b'{', b'2']);
-        let key = Finder::new("\"error\"");
-        assert_eq!(values(b"\"error\"", &key).count(), 0);
-        assert_eq!(values(b"\"error\":", &key).collect::<Vec<_>>(), [8]);
+        let text = br#"{"a":"\"usage\":{}","b":"usage","usage" :
+            {"x":1},"c":"say \"usage","usage":2}"#;
+        let places: Vec<_> = values(text, &Finder::new("\"usage\"")).collect();
+        assert_eq!(places.len(), 2);
+        assert_eq!(text[places[0]], b'{');
+        assert_eq!(text[places[1]], b'2');
+        let mut reversed: Vec<_> = values_from_the_end(text, b"\"usage\"").collect();
+        reversed.reverse();
+        assert_eq!(reversed, places);
+        let key = Finder::new("\"usage\"");
+        assert_eq!(values(b"\"usage\"", &key).count(), 0);
+        assert_eq!(values(b"\"usage\":", &key).collect::<Vec<_>>(), [8]);
     }
 
     #[test]
@@ -60,11 +107,30 @@ mod tests {
         }
     }
 
+    #[test]
+    fn brackets_in_strings_do_not_count() {
+        let mut depth = Depth::default();
+        for (byte, level) in br#"{["a{\"[\\"]}"#.iter().zip([1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 1, 0]) {
+            depth.step(*byte);
+            assert_eq!(depth.level, level);
+        }
+        assert!(!depth.quoted);
+    }
+
     proptest! {
         #[test]
-        fn any_bytes_are_searched_without_panic(text in r#"("error"|[:{}\[\]"\\ a])*"#) {
+        fn depth_agrees_with_the_tree(text in r#"[\[\]{}"\\,:a]{0,20}"#) {
+            if serde_json::from_str::<Value>(&text).is_ok() {
+                let mut depth = Depth::default();
+                text.bytes().for_each(|byte| depth.step(byte));
+                prop_assert!(depth.level == 0 && !depth.quoted);
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_searched_without_panic(text in r#"("usage"|[:{}\[\]"\\ a])*"#) {
             let text = text.as_bytes();
-            for at in values(text, &Finder::new("\"error\"")) {
+            for at in values(text, &Finder::new("\"usage\"")).chain(values_from_the_end(text, b"\"usage\"")) {
                 prop_assert!(at <= text.len());
                 let _ = object(text, at);
             }

@@ -3,17 +3,21 @@
 mod account;
 mod base_url;
 mod error_code;
+mod headroom;
 mod id;
 mod key;
 mod models;
 mod secret;
+mod usage;
 mod verdict;
 
 pub use account::AccountId;
 pub use base_url::{BaseUrl, BaseUrlError, Origin};
 pub use error_code::ErrorCode;
+pub use headroom::{Allowance, Announced, Refill};
 pub use id::{KeyId, KeyIdentity, PoolName, assign_ids};
 pub use key::{Key, KeySettings};
 pub use models::ModelSet;
 pub use secret::{Fingerprint, Secret, SecretError};
+pub use usage::Usage;
 pub use verdict::{Class, Scope, Verdict};
