@@ -37,6 +37,7 @@ pub(crate) const LARGE_REQUESTS: Floor = floor(1.0, 0.0, 0.01, 10_000);
 pub(crate) const WINDOWS: Floor = floor(1.0, 0.0, 0.01, 500);
 /// When the limits are reset, everybody in line is sent at once, to small accounts as to large ones.
 pub(crate) const WINDOWS_OVERLOAD: Floor = floor(0.98, 0.01, 0.27, 10_500);
+pub(crate) const REFUSALS_ALONE: Floor = floor(1.0, 0.0, 0.01, 500);
 pub(crate) const LOST_HEADERS: Floor = floor(1.0, 0.0, 0.05, 500);
 /// A weakness: whenever a key has passed its trial, everybody in line is sent with it.
 pub(crate) const LOST_HEADERS_OVERLOAD: Floor = floor(0.97, 0.03, 0.98, 10_500);

@@ -7,17 +7,17 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use key_cycle_proxy::{
     forward::{Budget, Facts, Plan, Policy, Step},
     pool::{Arrival, Effects, Exhausted, Grant, Outcome, Pool, Settings, Ticket, Want, Why},
-    provider::{self, Endpoint},
-    types::{BaseUrl, Key, KeyIdentity, KeySettings, Origin, PoolName, Secret, Verdict},
+    provider::{self, Endpoint, Told},
+    types::{BaseUrl, Demand, Key, KeyIdentity, KeySettings, Origin, PoolName, Secret, Usage, Verdict},
 };
 
 use crate::{
-    scenario::{Account, Fault, Scenario, Told},
-    upstream::Answer,
+    scenario::{Account, Fault, Refill, Scenario, Told as Telling},
+    upstream::{Answer, Left, Level},
     world::{Contender, Id, Mark, World},
 };
 
@@ -31,7 +31,7 @@ pub(crate) struct Ours<'p> {
     /// In the order in which the upstream knows them.
     keys: HashMap<KeyIdentity, usize>,
     models: &'static [(&'static str, f64)],
-    told: Told,
+    told: Telling,
     rng: fastrand::Rng,
     /// In the places of their ids.
     requests: Vec<Option<Request<'p>>>,
@@ -54,6 +54,7 @@ struct Request<'p> {
     waits: bool,
     alarm: Option<Mark>,
     out: Option<Out>,
+    demand: Demand,
 }
 
 /// An attempt under way.
@@ -66,8 +67,9 @@ struct Out {
 
 impl Request<'_> {
     fn want(&self) -> Want<'_> {
-        let Self { arrival, model, tried, failed_hosts, .. } = self;
-        Want { arrival: *arrival, model: Some(model), purpose: PURPOSE, tried, failed_hosts }
+        let Self { arrival, model, tried, failed_hosts, demand, .. } = self;
+        let (arrival, demand) = (*arrival, *demand);
+        Want { arrival, model: Some(model), purpose: PURPOSE, tried, failed_hosts, demand }
     }
 }
 
@@ -184,17 +186,19 @@ impl<'p> Ours<'p> {
         world.give_up(id);
     }
 
-    fn heard(&mut self, world: &mut World, id: Id) {
+    fn heard(&mut self, world: &mut World, id: Id, told: &Told) {
         let request = under_way(&mut self.requests, id);
         let mut out = request.out.take().expect("it was called");
         let now = world.now();
         let latency = now.saturating_duration_since(out.since);
+        let announced = self.pool.announced(now, &out.ticket, &request.want(), &told.left);
         let effects = self.pool.heard(now, &mut out.ticket, latency, &request.want());
         request.out = Some(out);
+        self.carry_out(world, announced);
         self.carry_out(world, effects);
     }
 
-    fn missed(&mut self, world: &mut World, id: Id, verdict: &Verdict) {
+    fn missed(&mut self, world: &mut World, id: Id, verdict: &Verdict, told: &Told) {
         let now = world.now();
         let request = under_way(&mut self.requests, id);
         let Out { key, ticket, .. } = request.out.take().expect("it was called");
@@ -204,10 +208,12 @@ impl<'p> Ours<'p> {
             request.failed_hosts.push(host.clone());
         }
         self.pool.note(now, &ticket, verdict.class);
+        let announced = self.pool.announced(now, &ticket, &request.want(), &told.left);
         let effects = self.pool.settle(now, ticket, Outcome::of(verdict), &request.want());
         let facts = Facts { local: self.pool.failure_is_local(&key) };
         let afford = || self.budget.withdraw(now);
         let step = request.plan.step(verdict, facts, now, &mut self.rng, afford);
+        self.carry_out(world, announced);
         self.carry_out(world, effects);
         match step {
             // A host is left for good where it refuses our address, which none does here.
@@ -224,6 +230,7 @@ impl<'p> Ours<'p> {
 impl Contender for Ours<'_> {
     fn came(&mut self, world: &mut World, id: Id) {
         let now = world.now();
+        let demand = estimated(&mut self.rng, world.request(id).tokens);
         let request = Request {
             arrival: self.pool.arrive(),
             model: self.models[world.request(id).model].0,
@@ -236,6 +243,7 @@ impl Contender for Ours<'_> {
             waits: false,
             alarm: None,
             out: None,
+            demand,
         };
         self.budget.deposit();
         if self.requests.len() <= id.index() {
@@ -246,15 +254,17 @@ impl Contender for Ours<'_> {
     }
 
     fn answered(&mut self, world: &mut World, id: Id, answer: Answer) {
-        match judged(answer, self.told) {
-            Verdict::SUCCESS => self.heard(world, id),
-            verdict => self.missed(world, id, &verdict),
+        match understood(answer, self.told) {
+            (Verdict::SUCCESS, told) => self.heard(world, id, &told),
+            (verdict, told) => self.missed(world, id, &verdict, &told),
         }
     }
 
     fn ended(&mut self, world: &mut World, id: Id) {
         let mut request = self.requests[id.index()].take().expect("it is under way");
         let Out { ticket, .. } = request.out.take().expect("it was called");
+        let usage = Usage { input: count(world.request(id).tokens), ..Usage::default() };
+        self.pool.used(world.now(), &ticket, &request.want(), &usage);
         let effects = self.pool.settle(world.now(), ticket, Outcome::Good, &request.want());
         self.carry_out(world, effects);
     }
@@ -272,38 +282,73 @@ fn under_way<'a, 'p>(requests: &'a mut [Option<Request<'p>>], id: Id) -> &'a mut
     requests[id.index()].as_mut().expect("it is under way")
 }
 
-/// What the answer means, judged by what stands in it.
-fn judged(answer: Answer, told: Told) -> Verdict {
+/// A forwarder doesn't know what a request will cost; it guesses well enough.
+fn estimated(rng: &mut fastrand::Rng, tokens: f64) -> Demand {
+    Demand { input: count(tokens * (0.7 + 0.6 * rng.f64())), output: Some(0) }
+}
+
+/// What the answer means and tells, by what stands in it.
+fn understood(answer: Answer, telling: Telling) -> (Verdict, Told) {
     let mut headers = HeaderMap::new();
     let (status, body): (_, &[u8]) = match answer {
-        Answer::Served => return Verdict::SUCCESS,
-        Answer::Fault(Fault::Hangs) => return provider::judge_fault(provider::Fault::HeadTimeout),
-        Answer::Fault(Fault::Unreachable) => return provider::judge_fault(provider::Fault::Connect),
+        Answer::Served(left) => {
+            announce(&mut headers, &left, telling);
+            (StatusCode::OK, b"")
+        }
+        Answer::Fault(Fault::Hangs) => {
+            return (provider::judge_fault(provider::Fault::HeadTimeout), Told::default());
+        }
+        Answer::Fault(Fault::Unreachable) => {
+            return (provider::judge_fault(provider::Fault::Connect), Told::default());
+        }
         Answer::Fault(Fault::Fails) => {
             (StatusCode::INTERNAL_SERVER_ERROR, br#"{"error": {"type": "server_error", "code": null}}"#)
         }
         Answer::Fault(Fault::Revoked) => {
             (StatusCode::UNAUTHORIZED, br#"{"error": {"code": "invalid_api_key"}}"#)
         }
-        Answer::Limited(wait) => {
-            match told {
-                Told::Nothing => {}
-                Told::Seconds => {
-                    headers.insert("retry-after", whole(wait.as_secs_f64()));
+        Answer::Limited(wait, left) => {
+            match telling {
+                Telling::Nothing => {}
+                Telling::Seconds => {
+                    headers.insert("retry-after", HeaderValue::from(count(wait.as_secs_f64().ceil())));
                 }
-                Told::Millis => {
-                    headers.insert("retry-after-ms", whole(wait.as_secs_f64() * 1e3));
+                Telling::Millis | Telling::MillisAlone => {
+                    let millis = count((wait.as_secs_f64() * 1e3).ceil());
+                    headers.insert("retry-after-ms", HeaderValue::from(millis));
                 }
             }
+            announce(&mut headers, &left, telling);
             (StatusCode::TOO_MANY_REQUESTS, br#"{"error": {"code": "rate_limit_exceeded"}}"#)
         }
     };
     let answer = provider::Answer { status, headers: &headers, body };
-    provider::judge(&answer, Endpoint::Inference, SystemTime::UNIX_EPOCH)
+    let wall = SystemTime::UNIX_EPOCH;
+    (provider::judge(&answer, Endpoint::Inference, wall), provider::told(&headers, body, wall))
 }
 
-/// Rounded up.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a wait is not negative")]
-fn whole(number: f64) -> HeaderValue {
-    HeaderValue::from(number.ceil() as u64)
+/// What is left, as providers write it.
+fn announce(headers: &mut HeaderMap, left: &Left, telling: Telling) {
+    if matches!(telling, Telling::Nothing | Telling::MillisAlone) {
+        return;
+    }
+    let mut put = |kind: &str, level: &Level| {
+        let per = if level.refill == Refill::EachMinute { "-minute" } else { "" };
+        for (field, value) in [
+            ("limit", level.most.floor().to_string()),
+            ("remaining", level.left.max(0.0).floor().to_string()),
+            ("reset", format!("{}ms", (level.reset.as_secs_f64() * 1e3).ceil())),
+        ] {
+            let name = HeaderName::try_from(format!("x-ratelimit-{field}-{kind}{per}"));
+            let value = HeaderValue::try_from(value);
+            headers.insert(name.expect("a name"), value.expect("digits"));
+        }
+    };
+    put("requests", &left.requests);
+    put("tokens", &left.tokens);
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "no count is negative")]
+fn count(number: f64) -> u64 {
+    number as u64
 }

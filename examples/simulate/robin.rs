@@ -43,7 +43,7 @@ impl Contender for Robin {
     }
 
     fn answered(&mut self, world: &mut World, id: Id, answer: Answer) {
-        if answer == Answer::Served {
+        if answer.is_served() {
             return;
         }
         match self.left[id.index()].checked_sub(1) {

@@ -69,12 +69,14 @@ pub(crate) struct Outage {
     pub(crate) fault: Fault,
 }
 
-/// How a 429 says when to come back.
+/// How a 429 says when to come back, and whether answers say what is left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Told {
     Millis,
     /// Rounded up.
     Seconds,
+    /// In milliseconds; but no answer says what is left.
+    MillisAlone,
     Nothing,
 }
 
@@ -140,6 +142,11 @@ impl Account {
         }
     }
 
+    fn with_tokens(mut self, per_request: f64) -> Self {
+        self.tokens_per_minute = self.requests_per_minute * per_request;
+        self
+    }
+
     fn at(mut self, host: usize) -> Self {
         self.host = host;
         self
@@ -166,9 +173,17 @@ impl Account {
     }
 }
 
-/// From a large tier to a trial account.
+/// Requests per minute, and tokens per request, from a large tier to a trial account: some are limited by their tokens.
 fn unequal() -> Vec<Account> {
-    [5000.0, 3000.0, 1500.0, 500.0, 500.0, 100.0].map(Account::new).into()
+    let limits = [
+        (5000.0, 2000.0),
+        (3000.0, 900.0),
+        (1500.0, 3000.0),
+        (500.0, 900.0),
+        (500.0, 2000.0),
+        (100.0, 2000.0),
+    ];
+    limits.map(|(requests, tokens)| Account::new(requests).with_tokens(tokens)).into()
 }
 
 impl Scenario {
@@ -212,6 +227,11 @@ impl Scenario {
             Self::large_requests(),
             Self::windows("windows", "90 %, limits reset each minute"),
             Self::windows("windows, overload", "the same at 150 %").loaded(1.5, floors::WINDOWS_OVERLOAD),
+            Self {
+                told: Told::MillisAlone,
+                floor: floors::REFUSALS_ALONE,
+                ..Self::steady("refusals alone", "90 %, and only refusals speak of limits")
+            },
             Self {
                 told: Told::Nothing,
                 floor: floors::LOST_HEADERS,

@@ -96,7 +96,7 @@ impl Contender for Seer {
     }
 
     fn answered(&mut self, _: &mut World, _: Id, answer: Answer) {
-        assert_eq!(answer, Answer::Served, "who sees everything calls nobody in vain");
+        assert!(answer.is_served(), "who sees everything calls nobody in vain");
     }
 
     fn ended(&mut self, _: &mut World, _: Id) {}

@@ -81,9 +81,9 @@ impl Tally {
 
     pub(crate) fn called(&mut self, now: Instant, request: &Request, account: usize, answer: Answer) {
         self.calls += 1;
-        let is_served = answer == Answer::Served;
+        let is_served = answer.is_served();
         match answer {
-            Answer::Served => {
+            Answer::Served(_) => {
                 self.served += 1;
                 self.clients[request.client].got += 1.0;
                 if let Some(share) = &mut self.accounts[account] {
@@ -92,7 +92,7 @@ impl Tally {
                 let waited = now.saturating_duration_since(request.came).as_micros();
                 self.waits.push(u32::try_from(waited).unwrap_or(u32::MAX));
             }
-            Answer::Limited(_) => self.limited += 1,
+            Answer::Limited(..) => self.limited += 1,
             Answer::Fault(_) => self.failed += 1,
         }
         if let Some(slice) = self.slice(now) {

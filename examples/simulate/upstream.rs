@@ -14,13 +14,36 @@ const FAILURE: Duration = Duration::from_millis(200);
 const NO_CONNECTION: Duration = Duration::from_millis(5);
 
 /// What became of a call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Answer {
-    Served,
+    Served(Left),
     /// 429; the request will pass after this time.
-    Limited(Duration),
+    Limited(Duration, Left),
     /// What is wrong with the key or its host.
     Fault(Fault),
+}
+
+/// What an answer says is left of its account's limits for the model.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Left {
+    pub(crate) requests: Level,
+    pub(crate) tokens: Level,
+}
+
+/// One limit.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Level {
+    pub(crate) most: f64,
+    pub(crate) left: f64,
+    /// Until it is full again.
+    pub(crate) reset: Duration,
+    pub(crate) refill: Refill,
+}
+
+impl Answer {
+    pub(crate) fn is_served(self) -> bool {
+        matches!(self, Self::Served(_))
+    }
 }
 
 #[derive(Debug)]
@@ -108,12 +131,13 @@ impl Upstream {
         let wait = limits.wait(now, request.tokens);
         if wait.is_zero() {
             limits.take(request.tokens);
-            return (Answer::Served, request.head);
+            return (Answer::Served(limits.left(now)), request.head);
         }
         if self.refusals_count {
             limits.requests.left = (limits.requests.left - 1.0).max(0.0);
         }
-        (Answer::Limited(wait), self.refusal())
+        let left = limits.left(now);
+        (Answer::Limited(wait, left), self.refusal())
     }
 
     /// For those who can see it: how long until `key` would take the request on, and how full its account is.
@@ -147,6 +171,10 @@ impl Upstream {
 impl Limits {
     fn wait(&mut self, now: Instant, tokens: f64) -> Duration {
         self.requests.wait(now, 1.0).max(self.tokens.wait(now, tokens))
+    }
+
+    fn left(&self, now: Instant) -> Left {
+        Left { requests: self.requests.level(now), tokens: self.tokens.level(now) }
     }
 
     fn take(&mut self, tokens: f64) {
@@ -192,6 +220,18 @@ impl Tank {
             Some(reset) => reset - now,
             None => Duration::from_secs_f64(missing / self.per_second) + Duration::from_nanos(1),
         }
+    }
+
+    fn level(&self, now: Instant) -> Level {
+        let Self { per_second, most, left, .. } = *self;
+        let (reset, refill) = match self.reset {
+            Some(reset) => (reset - now, Refill::EachMinute),
+            None => {
+                let whole = Duration::from_secs_f64(most / per_second);
+                (Duration::from_secs_f64((most - left) / per_second), Refill::Steadily(whole))
+            }
+        };
+        Level { most, left, reset, refill }
     }
 
     fn fill(&self) -> f64 {

@@ -81,7 +81,7 @@ impl World {
                     contender.came(&mut world, id);
                 }
                 Event::Answered(id, answer) => {
-                    if answer == Answer::Served {
+                    if answer.is_served() {
                         let end = world.now() + world.requests[id.index()].body;
                         world.agenda.add(end, Event::Ended(id));
                     }

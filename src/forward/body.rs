@@ -12,7 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use super::{alarm::Alarm, leases::Lease, transport::AnswerBody};
 use crate::{
     provider::{
-        self, Endpoint,
+        self, Endpoint, Media, Tail, Told,
         stream::{Watch, judge_event},
     },
     telemetry::access::{Access, Ending},
@@ -33,6 +33,8 @@ pub struct LeasedBody {
     access: Access,
     /// Looks for an error in what passes.
     watch: Option<(Watch, Endpoint)>,
+    /// Looks for what it has cost.
+    tail: Option<Box<Tail>>,
     ended: bool,
     /// The error that comes next.
     failing: Option<BodyError>,
@@ -93,12 +95,18 @@ impl LeasedBody {
             Rest::Broken => (None, Some(BodyError::Broken)),
         };
         let idle = Idle { limit: idle, alarm, since: None };
-        Self { start, inner, lease, idle, access, watch: None, ended: false, failing }
+        Self { start, inner, lease, idle, access, watch: None, tail: None, ended: false, failing }
     }
 
     /// The same, with an eye on errors in it: it is a stream of events.
     pub(super) fn watched(mut self, endpoint: Endpoint) -> Self {
         self.watch = Some((Watch::new(), endpoint));
+        self
+    }
+
+    /// The same, with an eye on what it costs: it is written as `media`.
+    pub(super) fn metered(mut self, media: Media) -> Self {
+        self.tail = Some(Box::new(Tail::new(media)));
         self
     }
 
@@ -111,6 +119,9 @@ impl LeasedBody {
     /// A piece goes to the client.
     fn passes(&mut self, piece: &[u8]) {
         self.access.sent(piece.len());
+        if let Some(tail) = &mut self.tail {
+            tail.push(piece);
+        }
         if let Some((watch, endpoint)) = &mut self.watch
             && let Some(error) = watch.push(piece)
         {
@@ -125,7 +136,7 @@ impl LeasedBody {
     fn failed_inside(&mut self, error: &[u8], endpoint: Endpoint) {
         let verdict = judge_event(error, endpoint, self.idle.alarm.clock().wall());
         if let Some(lease) = self.lease.take() {
-            lease.judged(&verdict, None);
+            lease.judged(&verdict, &Told::default());
         }
         self.access.failed_inside(&verdict);
     }
@@ -138,8 +149,13 @@ impl LeasedBody {
         }
         self.inner = None;
         self.ended = true;
+        if let Some((tail, lease)) = self.tail.take().zip(self.lease.as_ref()) {
+            let cost = tail.cost(lease.demand());
+            lease.used(cost.usage());
+            self.access.cost(cost);
+        }
         if let Some(lease) = self.lease.take() {
-            lease.judged(verdict, None);
+            lease.judged(verdict, &Told::default());
         }
         self.access.ended(ending);
     }

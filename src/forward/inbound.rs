@@ -14,7 +14,10 @@ use super::{
     headers::strip_request,
     target::Target,
 };
-use crate::provider::{self, Endpoint, SniffError, UnclearModel, model_in_form, sniff};
+use crate::{
+    provider::{self, Endpoint, SniffError, UnclearModel, demand, model_in_form, sniff},
+    types::Demand,
+};
 
 /// How long a client may be silent in the middle of a body.
 const BODY_GAP: Duration = Duration::from_secs(60);
@@ -33,6 +36,7 @@ pub struct Inbound {
     pub(super) body: Bytes,
     pub(super) model: Option<Box<str>>,
     pub(super) stream: bool,
+    pub(super) demand: Demand,
     pub(super) endpoint: Endpoint,
     pub(super) may_repeat: bool,
     /// Given back when the answer is delivered, and with it the body.
@@ -109,7 +113,7 @@ impl Inbound {
         let (body, held) = collect(body, limit, memory, alarm).await?;
         let endpoint = provider::classify(&parts.method, target.path());
         let may_repeat = endpoint.may_repeat_after_write(parts.headers.contains_key("idempotency-key"));
-        let (model, stream) = understand(&parts.headers, &body, limit)?;
+        let Understood { model, stream, demand } = understand(&parts.headers, &body, limit)?;
         let mut headers = parts.headers;
         strip_request(&mut headers);
         Ok(Self {
@@ -119,6 +123,7 @@ impl Inbound {
             body,
             model,
             stream,
+            demand,
             endpoint,
             may_repeat,
             _held: held,
@@ -199,14 +204,18 @@ where
     Ok((first.unwrap_or_else(|| all.freeze()), Some(held)))
 }
 
-/// The model and whether a stream is asked for.
-fn understand(
-    headers: &HeaderMap,
-    body: &Bytes,
-    limit: usize,
-) -> Result<(Option<Box<str>>, bool), InboundError> {
+/// What a body says.
+#[derive(Default)]
+struct Understood {
+    model: Option<Box<str>>,
+    /// Whether a stream is asked for.
+    stream: bool,
+    demand: Demand,
+}
+
+fn understand(headers: &HeaderMap, body: &Bytes, limit: usize) -> Result<Understood, InboundError> {
     if body.is_empty() {
-        return Ok((None, false));
+        return Ok(Understood::default());
     }
     let text =
         decoded(headers, body, limit.saturating_add(1)).map_err(|UnknownCoding| InboundError::Coding)?;
@@ -222,19 +231,23 @@ fn understand(
     let sniffed = match essence.as_str() {
         "multipart/form-data" => {
             let model = model_in_form(media, body).map_err(|UnclearModel| InboundError::ModelUnclear)?;
-            return Ok((model.map(String::into_boxed_str), false));
+            return Ok(Understood { model: model.map(String::into_boxed_str), ..Understood::default() });
         }
         "application/json" => sniff(body)?,
         other if other.ends_with("+json") => sniff(body)?,
         // Some post JSON without saying so, and then it counts all the same.
         _ if body.trim_ascii_start().starts_with(b"{") => match sniff(body) {
-            Err(SniffError::NotJson { .. }) => return Ok((None, false)),
+            Err(SniffError::NotJson { .. }) => return Ok(Understood::default()),
             sniffed => sniffed?,
         },
-        _ => return Ok((None, false)),
+        _ => return Ok(Understood::default()),
     };
     if sniffed.model.as_ref().is_some_and(|model| model.len() > LONGEST_MODEL) {
         return Err(InboundError::ModelTooLong);
     }
-    Ok((sniffed.model.map(Cow::into_owned).map(String::into_boxed_str), sniffed.stream))
+    Ok(Understood {
+        model: sniffed.model.map(Cow::into_owned).map(String::into_boxed_str),
+        stream: sniffed.stream,
+        demand: demand(body, sniffed.output),
+    })
 }

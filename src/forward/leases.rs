@@ -17,7 +17,8 @@ use crate::{
     pool::{
         Arrival, Causes, Effects, Exhausted, Outcome, Pool, Reason, Snapshot, Ticket, Transition, Want, Why,
     },
-    types::{AccountId, Class, Key, KeyIdentity, Origin, PoolName, Verdict},
+    provider::Told,
+    types::{Class, Demand, Key, KeyIdentity, Origin, PoolName, Usage, Verdict},
 };
 
 /// The target of what is logged about keys and hosts: `RUST_LOG=key_cycle_proxy::pool=debug`.
@@ -44,12 +45,14 @@ pub(super) struct Ask {
     pub(super) arrival: Arrival,
     pub(super) model: Option<Box<str>>,
     pub(super) purpose: Box<str>,
+    pub(super) demand: Demand,
 }
 
 impl Ask {
     fn want<'a>(&'a self, tried: &'a [KeyIdentity], failed_hosts: &'a [Origin]) -> Want<'a> {
-        let Self { arrival, model, purpose } = self;
-        Want { arrival: *arrival, model: model.as_deref(), purpose, tried, failed_hosts }
+        let Self { arrival, model, purpose, demand } = self;
+        let (model, demand) = (model.as_deref(), *demand);
+        Want { arrival: *arrival, model, purpose, tried, failed_hosts, demand }
     }
 }
 
@@ -95,9 +98,9 @@ impl SharedPool {
         self.lock().pool.snapshot(now)
     }
 
-    pub(super) fn ask(&self, model: Option<&str>, purpose: &str) -> Ask {
+    pub(super) fn ask(&self, model: Option<&str>, purpose: &str, demand: Demand) -> Ask {
         let arrival = self.lock().pool.arrive();
-        Ask { arrival, model: model.map(Box::from), purpose: Box::from(purpose) }
+        Ask { arrival, model: model.map(Box::from), purpose: Box::from(purpose), demand }
     }
 
     /// Leases the key whose turn it is; waits for one, in the order of arrival, until `patience` ends.
@@ -200,6 +203,13 @@ impl SharedPool {
 }
 
 impl Inner {
+    /// What an answer tells of its account.
+    fn note(&mut self, now: Instant, ticket: &Ticket, want: &Want<'_>, told: &Told) -> [Option<Effects>; 2] {
+        let learned = told.account.map(|account| self.pool.learn(now, ticket, account));
+        let is_told = !told.left.is_empty();
+        [learned, is_told.then(|| self.pool.announced(now, ticket, want, &told.left))]
+    }
+
     /// The refusal, if waiting is over or can't help.
     fn refuse(
         &mut self,
@@ -269,30 +279,46 @@ impl Lease {
         &self.key
     }
 
-    /// A head has come that shows the key at work, and perhaps its account; the lease stays out for the body.
-    pub(super) fn heard(&mut self, account: Option<AccountId>) {
+    /// A head has come that shows the key at work, and tells this of its account; the lease stays out for the body.
+    pub(super) fn heard(&mut self, told: &Told) {
         let now = self.pool.clock.mono();
         if let Some(ticket) = &mut self.ticket {
             let latency = now.saturating_duration_since(self.since);
+            let want = self.ask.want(&[], &[]);
             let mut inner = self.pool.lock();
-            let learned = account.map(|account| inner.pool.learn(now, ticket, account));
-            let effects = inner.pool.heard(now, ticket, latency, &self.ask.want(&[], &[]));
+            let noted = inner.note(now, ticket, &want, told);
+            let effects = inner.pool.heard(now, ticket, latency, &want);
             drop(inner);
-            for effects in learned.into_iter().chain([effects]) {
+            for effects in noted.into_iter().flatten().chain([effects]) {
                 self.pool.carry_out(effects);
             }
         }
+    }
+
+    /// What its answer has cost, as that says.
+    pub(super) fn used(&self, usage: &Usage) {
+        if let Some(ticket) = &self.ticket {
+            self.pool.lock().pool.used(self.pool.clock.mono(), ticket, &self.ask.want(&[], &[]), usage);
+        }
+    }
+
+    /// What its request was estimated to cost.
+    pub(super) fn demand(&self) -> Demand {
+        self.ask.demand
     }
 
     pub(super) fn settle(mut self, outcome: Outcome) {
         self.give_back(outcome, None);
     }
 
-    /// Settles it with what its attempt came to, and whom it counted against, if the answer says so.
-    pub(super) fn judged(mut self, verdict: &Verdict, account: Option<AccountId>) {
-        if let Some((account, ticket)) = account.zip(self.ticket.as_ref()) {
-            let effects = self.pool.lock().pool.learn(self.pool.clock.mono(), ticket, account);
-            self.pool.carry_out(effects);
+    /// Settles it with what its attempt came to, and what the answer tells of its account.
+    pub(super) fn judged(mut self, verdict: &Verdict, told: &Told) {
+        if let Some(ticket) = &self.ticket {
+            let want = self.ask.want(&[], &[]);
+            let noted = self.pool.lock().note(self.pool.clock.mono(), ticket, &want, told);
+            for effects in noted.into_iter().flatten() {
+                self.pool.carry_out(effects);
+            }
         }
         self.give_back(Outcome::of(verdict), Some(verdict.class));
     }

@@ -46,10 +46,10 @@ use transport::{AnswerBody, Fault, Transport};
 use crate::{
     clock::Clock,
     pool::{Causes, Outcome, Reason},
-    provider::{self, Answer, Endpoint, Media, stream::judge_event},
+    provider::{self, Answer, Endpoint, Media, Told, stream::judge_event, told},
     redact::{self, Traces},
     telemetry::{Metrics, Retried, access::Access},
-    types::{AccountId, Class, Key, KeyIdentity, Origin, Verdict},
+    types::{Class, Key, KeyIdentity, Origin, Verdict},
 };
 
 /// Sends requests with the keys of one pool.
@@ -73,8 +73,8 @@ const WORTH_TELLING: Duration = Duration::from_millis(1);
 struct Missed {
     key: Arc<Key>,
     verdict: Verdict,
-    /// Whom it counted against, if the answer says so.
-    account: Option<AccountId>,
+    /// What the answer tells of its account.
+    told: Told,
     refusal: Option<Refusal>,
 }
 
@@ -157,7 +157,7 @@ impl Forwarder {
         mut alarm: Alarm,
     ) -> Result<Response<LeasedBody>, (ForwardError, Access)> {
         let start = self.clock.mono();
-        let ask = Arc::new(self.pool.ask(inbound.model(), inbound.purpose()));
+        let ask = Arc::new(self.pool.ask(inbound.model(), inbound.purpose(), inbound.demand));
         let mut plan = Plan::new(&self.policy, start, inbound.may_repeat, self.pool.keys());
         let mut rng = fastrand::Rng::new();
         let mut patience = self.policy.max_wait;
@@ -194,10 +194,10 @@ impl Forwarder {
                     let (key, verdict) = (Arc::clone(lease.key()), passed.verdict);
                     self.metrics.attempt(verdict.class);
                     let lease = if verdict.class == Class::Success {
-                        lease.heard(passed.account);
+                        lease.heard(&passed.told);
                         Some(lease)
                     } else {
-                        lease.judged(&verdict, passed.account);
+                        lease.judged(&verdict, &passed.told);
                         None
                     };
                     return Ok(self.deliver(passed, lease, &key, access, alarm));
@@ -209,7 +209,7 @@ impl Forwarder {
             self.metrics.attempt(verdict.class);
             let key = Arc::clone(lease.key());
             tries.count(&key, &verdict);
-            lease.judged(&verdict, missed.account);
+            lease.judged(&verdict, &missed.told);
             let facts = Facts { local: self.pool.failure_is_local(&key) };
             let afford = || self.budget.lock().unwrap_or_else(PoisonError::into_inner).withdraw(now);
             let step = plan.step(&verdict, facts, now, &mut rng, afford);
@@ -273,7 +273,7 @@ impl Forwarder {
                 return Ok(Attempt::Missed(Missed {
                     key: Arc::clone(key),
                     verdict: provider::judge_fault(fault),
-                    account: None,
+                    told: Told::default(),
                     refusal: None,
                 }));
             }
@@ -282,7 +282,7 @@ impl Forwarder {
                 return Ok(Attempt::Missed(Missed {
                     key: Arc::clone(key),
                     verdict,
-                    account: None,
+                    told: Told::default(),
                     refusal: None,
                 }));
             }
@@ -294,9 +294,9 @@ impl Forwarder {
         let text = refusal.text();
         let answer = Answer { status: refusal.status, headers: &refusal.headers, body: &text };
         let verdict = provider::judge(&answer, inbound.endpoint, self.clock.wall());
-        let account = provider::account(answer.headers, answer.body);
+        let told = told(answer.headers, answer.body, self.clock.wall());
         drop(text);
-        Ok(Attempt::Missed(Missed { key: Arc::clone(key), verdict, account, refusal: Some(refusal) }))
+        Ok(Attempt::Missed(Missed { key: Arc::clone(key), verdict, told, refusal: Some(refusal) }))
     }
 
     /// What an answer with a good status came to: a stream may fail before it has begun. It is not
@@ -311,7 +311,7 @@ impl Forwarder {
     ) -> Attempt {
         let head = Answer { status: answer.status(), headers: answer.headers(), body: &[] };
         let verdict = provider::judge(&head, inbound.endpoint, self.clock.wall());
-        let account = provider::account(answer.headers(), &[]);
+        let told = told(answer.headers(), &[], self.clock.wall());
         let (parts, body) = answer.into_parts();
         let media = Media::of(&parts.headers);
         let watched = (media == Some(Media::Events)).then_some(inbound.endpoint);
@@ -320,7 +320,7 @@ impl Forwarder {
         if !may_fail || verdict.class != Class::Success || body.is_end_stream() {
             let rest = Rest::Coming(body);
             let (start, watched) = (Bytes::new(), None);
-            return Attempt::Passed(Passed { parts, start, rest, verdict, account, watched });
+            return Attempt::Passed(Passed { parts, start, rest, verdict, told, watched });
         }
         let hold = LONGEST_HOLD.min(self.policy.idle_timeout);
         let until = until.min(self.clock.mono() + hold);
@@ -334,10 +334,10 @@ impl Forwarder {
             // Nothing of it was delivered: it is as if it had not begun.
             (None, Rest::Broken) => (provider::judge_fault(provider::Fault::BrokenBody), None),
             (None, rest) => {
-                return Attempt::Passed(Passed { parts, start, rest, verdict, account, watched });
+                return Attempt::Passed(Passed { parts, start, rest, verdict, told, watched });
             }
         };
-        Attempt::Missed(Missed { key: Arc::clone(key), verdict, account, refusal })
+        Attempt::Missed(Missed { key: Arc::clone(key), verdict, told, refusal })
     }
 
     fn deliver(
@@ -348,13 +348,18 @@ impl Forwarder {
         mut access: Access,
         alarm: Alarm,
     ) -> Response<LeasedBody> {
-        let Passed { mut parts, start, rest, watched, .. } = answer;
+        let Passed { mut parts, start, rest, watched, told, .. } = answer;
+        // What it costs is asked where tokens are limited.
+        let media = told.left.tokens.and_then(|_| Media::of(&parts.headers));
         access.head(parts.status.as_u16());
         strip_answer(parts.status, &mut parts.headers, key.secret());
         let start = Some(start).filter(|start| !start.is_empty());
         let mut body = LeasedBody::new(start, rest, lease, self.policy.idle_timeout, alarm, access);
         if let Some(endpoint) = watched {
             body = body.watched(endpoint);
+        }
+        if let Some(media) = media {
+            body = body.metered(media);
         }
         respond(parts.status, parts.headers, body)
     }
@@ -492,8 +497,8 @@ struct Passed {
     start: Bytes,
     rest: Rest,
     verdict: Verdict,
-    /// Whom it counted against, if the answer says so.
-    account: Option<AccountId>,
+    /// What the answer tells of its account.
+    told: Told,
     /// If it is a stream of events: of which kind of endpoint.
     watched: Option<Endpoint>,
 }

@@ -137,7 +137,7 @@ impl Cooling {
     }
 
     /// The same without the pace.
-    fn rested(&self, now: Instant) -> Leave {
+    pub(super) fn rested(&self, now: Instant) -> Leave {
         match (self.rest, self.probe) {
             (None, _) => Leave::Free,
             (Some(rest), _) if rest.until > now => Leave::NotBefore(rest.until),

@@ -211,6 +211,9 @@ impl Pool {
         let slot = &self.slots[ticket.slot as usize];
         let (account, key) = (slot.account, Arc::clone(&slot.key));
         let limit = self.limits.entry(now, account, model);
+        if word.reason == Reason::RateLimited {
+            limit.headroom.refused(now, ticket.charge);
+        }
         let (began, sooner) = limit.cooling.refused(now, ticket, word);
         let until = limit.until(now);
         self.mark(now, account, model, until, effects);
@@ -241,6 +244,21 @@ impl Pool {
                 let order = &mut self.rotations[at as usize];
                 order.marked_until = order.marked_until.max(until);
             }
+        }
+    }
+
+    /// The same, where the rotations that it takes cost nobody else's.
+    pub(super) fn mark_if_cheap(
+        &mut self,
+        now: Instant,
+        account: u32,
+        model: &str,
+        until: Instant,
+        effects: &mut Effects,
+    ) {
+        let fits = |set| self.overlays[set as usize].contains_key(model) || self.has_room_for(now, set);
+        if self.sets_of(model).all(fits) {
+            self.mark(now, account, model, Some(until), effects);
         }
     }
 
@@ -470,7 +488,7 @@ impl Pool {
     }
 
     /// The same where they stand for one model alone.
-    fn tell_for_model(&mut self, account: u32, model: &str, effects: &mut Effects) {
+    pub(super) fn tell_for_model(&mut self, account: u32, model: &str, effects: &mut Effects) {
         for &slot in &self.accounts.get(account).slots {
             for &set in &self.slots[slot as usize].sets {
                 let Some(&at) = self.overlays[set as usize].get(model) else { continue };

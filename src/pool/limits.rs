@@ -1,4 +1,4 @@
-//! What an account may do with one model: its rests for that model alone.
+//! What an account may do with one model: its rests for that model alone, and what it has left.
 //!
 //! Kept per account and model, however many keys the account has and however many rotations they stand in.
 
@@ -8,7 +8,10 @@ use std::{
     time::Instant,
 };
 
-use super::cooling::Cooling;
+use super::{
+    cooling::{Cooling, Leave},
+    headroom::Headroom,
+};
 
 /// So many are remembered; beyond, those that say nothing any more are forgotten.
 const MOST: usize = 100_000;
@@ -29,9 +32,16 @@ pub(super) struct ModelHash(u64);
 pub(super) struct Limit {
     pub(super) model: Box<str>,
     pub(super) cooling: Cooling,
+    /// What its answers say is left.
+    pub(super) headroom: Headroom,
 }
 
 impl Limits {
+    /// What stands for `model`, if anything is remembered at all.
+    pub(super) fn look_up(&self, model: Option<&str>) -> Option<ModelHash> {
+        model.filter(|_| !self.table.is_empty()).map(|model| self.hash(model))
+    }
+
     /// What stands for `model` here.
     pub(super) fn hash(&self, model: &str) -> ModelHash {
         ModelHash(self.names.hash_one(model))
@@ -47,8 +57,8 @@ impl Limits {
 
     /// The same by the model's name.
     pub(super) fn named_mut(&mut self, account: u32, model: Option<&str>) -> Option<&mut Limit> {
-        let model = model.filter(|_| !self.table.is_empty())?;
-        self.get_mut(account, Some(self.hash(model)))
+        let model = self.look_up(model)?;
+        self.get_mut(account, Some(model))
     }
 
     /// The limit, which is remembered from now on.
@@ -84,7 +94,14 @@ impl Limit {
         self.cooling.current(now).map(|(_, until)| until)
     }
 
+    /// Whether its account may be asked, by its rest. Its pace counts where nothing better is known.
+    pub(super) fn leave(&self, now: Instant) -> Leave {
+        if self.headroom.guides(now) { self.cooling.rested(now) } else { self.cooling.leave(now) }
+    }
+
     fn says_something(&self, now: Instant) -> bool {
-        self.cooling.current(now).is_some() || self.cooling.interval().is_some()
+        self.cooling.current(now).is_some()
+            || self.cooling.interval().is_some()
+            || self.headroom.says_something(now)
     }
 }

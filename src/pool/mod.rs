@@ -13,6 +13,8 @@ mod accounts;
 mod breaker;
 mod cooling;
 mod effects;
+mod forecast;
+mod headroom;
 mod limits;
 mod line;
 mod orders;
@@ -77,6 +79,8 @@ pub struct Pool {
     rests_begun: [u64; Reason::ALL.len()],
     /// Scratch space of a pick.
     aside: Vec<u32>,
+    /// The same, for those whose accounts have no room for the request.
+    without_room: Vec<u32>,
 }
 
 #[derive(Debug)]
@@ -121,6 +125,7 @@ impl Pool {
             changes: 0,
             rests_begun: [0; Reason::ALL.len()],
             aside: Vec::new(),
+            without_room: Vec::new(),
         };
         for (set, members) in sets.iter().enumerate() {
             let order = pool.order(members);
@@ -147,26 +152,27 @@ impl Pool {
             return Err(Exhausted { why: Why::NoKeyForModel, free_at: None, sooner: false });
         };
         let at = self.rotation_of(set, want.model);
+        let asking = self.asking(want);
         if let Some(ahead) = self.lines.ahead(at, want.arrival) {
-            let free_at = self.free_at(at, now, ahead);
+            let free_at = self.free_at(at, now, ahead, asking);
             let sooner = self.rotations[at as usize].rotation.awaits();
             return Err(Exhausted { why: Why::InLine, free_at, sooner });
         }
-        if let Some(grant) = self.pick(set, at, now, want) {
+        if let Some(grant) = self.pick(set, at, now, asking) {
             return Ok(grant);
         }
-        let mut free_at = self.free_at(at, now, 0);
+        let mut free_at = self.free_at(at, now, 0, asking);
         let mut sooner = self.rotations[at as usize].rotation.awaits();
         if let Some(others) = self.routing.others().filter(|_| named && self.settings.others_step_in) {
             let at = self.rotation_of(others, want.model);
             // They step in with what they have to spare: nothing, while anyone waits for them.
             let ahead = self.lines.length(at);
             if ahead == 0
-                && let Some(grant) = self.pick(others, at, now, want)
+                && let Some(grant) = self.pick(others, at, now, asking)
             {
                 return Ok(grant);
             }
-            let theirs = self.free_at(at, now, ahead);
+            let theirs = self.free_at(at, now, ahead, asking);
             free_at = free_at.into_iter().chain(theirs).min();
             sooner |= self.rotations[at as usize].rotation.awaits();
         }
@@ -253,6 +259,7 @@ impl Pool {
             }
             Outcome::Rest { reason, of, named } => {
                 self.host_works(now, &mut ticket, &mut effects);
+                self.used_nothing(now, &ticket, want);
                 self.rest(now, &mut ticket, (of, Word { reason, named }), want, &mut effects);
             }
             Outcome::Failed => self.failed(now, &mut ticket, &mut effects),

@@ -67,6 +67,16 @@ impl Pool {
         at
     }
 
+    /// Whether a model of `set` can have a rotation of its own without another losing one that it has a use for.
+    pub(super) fn has_room_for(&self, now: Instant, set: u32) -> bool {
+        let members = self.rotations[set as usize].rotation.members.len();
+        let overlays = &self.rotations[self.overlays.len()..];
+        let in_use = overlays.iter().filter(|order| order.marked_until.is_some_and(|until| until > now));
+        let (count, held) =
+            in_use.fold((0, 0), |(count, held), order| (count + 1, held + order.rotation.members.len()));
+        count < OVERLAYS_AT_LEAST || (count < OVERLAYS && held + members <= OVERLAY_MEMBERS)
+    }
+
     /// Gives up rotations of single models until one with so many members fits.
     fn make_room(&mut self, members: usize) {
         loop {

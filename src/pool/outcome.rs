@@ -5,8 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::cooling::Reason;
-use crate::types::{Class, Key, KeyIdentity, Origin, Scope, Verdict};
+use super::{cooling::Reason, headroom::Charge};
+use crate::types::{Class, Demand, Key, KeyIdentity, Origin, Scope, Verdict};
 
 /// A request's place in the order of arrival, given by [`Pool::arrive`](super::Pool::arrive).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -25,6 +25,8 @@ pub struct Want<'a> {
     pub tried: &'a [KeyIdentity],
     /// Hosts that failed it: taken again only when no other is free.
     pub failed_hosts: &'a [Origin],
+    /// The tokens it will cost.
+    pub demand: Demand,
 }
 
 /// The right to use one key for one attempt. Give it back with [`Pool::settle`](super::Pool::settle), once.
@@ -38,6 +40,8 @@ pub struct Ticket {
     /// The account it counts against; its key may be known to be of another one later.
     pub(super) account: u32,
     pub(super) started: Instant,
+    /// What it was charged of what its account has left for the model; `None` if nothing is known of that.
+    pub(super) charge: Option<Charge>,
     /// Whether its head has come.
     pub(super) heard: bool,
     pub(super) probes: Probes,

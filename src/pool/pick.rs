@@ -12,6 +12,7 @@ use super::{
     Grant, Pool, Strategy, Ticket, Want,
     cooling::{Cooling, Leave},
     effects::family,
+    limits::ModelHash,
     orders::{Order, chance},
     outcome::Probes,
     rotation::{ALL_TIERS, Lane, Member, Until},
@@ -38,32 +39,46 @@ enum Among {
     OnTrial,
 }
 
+/// A request, as a pick sees it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asking<'w> {
+    want: &'w Want<'w>,
+    /// What stands for its model, if any limit of any account is remembered.
+    model: Option<ModelHash>,
+}
+
 impl Pool {
-    pub(super) fn pick(&mut self, set: u32, at: u32, now: Instant, want: &Want<'_>) -> Option<Grant> {
+    pub(super) fn asking<'w>(&self, want: &'w Want<'w>) -> Asking<'w> {
+        Asking { want, model: self.limits.look_up(want.model) }
+    }
+
+    pub(super) fn pick(&mut self, set: u32, at: u32, now: Instant, asking: Asking<'_>) -> Option<Grant> {
+        let Asking { want, .. } = asking;
         self.rotations[at as usize].rotation.tick(now);
         let mut aside = std::mem::take(&mut self.aside);
-        let mut found = self.look(Among::Ready, ALL_TIERS, at, now, want, &mut aside);
+        let mut found = self.look(Among::Ready, ALL_TIERS, at, now, asking, &mut aside);
         if let Some(first) = found {
             let rotation = &self.rotations[at as usize].rotation;
             let tier = rotation.tier_of(first);
             // Who has been refused already is not sent on a trial.
             let trial = want.tried.is_empty() && rotation.trial_is_due(now, tier);
             let doubtful =
-                if trial { self.look(Among::OnTrial, 0..=tier, at, now, want, &mut aside) } else { None };
+                if trial { self.look(Among::OnTrial, 0..=tier, at, now, asking, &mut aside) } else { None };
             if doubtful.is_some() {
                 self.rotations[at as usize].rotation.put_back(first);
                 found = doubtful;
             } else if self.settings.strategy == Strategy::LeastInFlight {
-                found = Some(self.less_busy(first, at, now, want, &mut aside));
+                found = Some(self.less_busy(first, at, now, asking, &mut aside));
             }
         } else {
-            found = self.look(Among::OnTrial, ALL_TIERS, at, now, want, &mut aside);
+            found = self.look(Among::OnTrial, ALL_TIERS, at, now, asking, &mut aside);
         }
-        if !aside.is_empty() {
+        let mut without_room = std::mem::take(&mut self.without_room);
+        if !aside.is_empty() || !without_room.is_empty() {
             found = found.or_else(|| self.best_of(at, want, &mut aside));
             // So that the next request that looks sees others.
-            let crowd = aside.len() >= PASSED_OVER;
-            for member in aside.drain(..) {
+            let crowd = aside.len() + without_room.len() >= PASSED_OVER;
+            for member in aside.drain(..).chain(without_room.drain(..)) {
                 let rotation = &mut self.rotations[at as usize].rotation;
                 if crowd && !self.settings.strategy.keeps_places() {
                     rotation.served(member, 1.0);
@@ -72,8 +87,8 @@ impl Pool {
                 }
             }
         }
-        self.aside = aside;
-        found.map(|member| self.grant(set, at, member, now))
+        (self.aside, self.without_room) = (aside, without_room);
+        found.map(|member| self.grant(set, at, member, now, asking))
     }
 
     /// The first that may be asked and is good for this request. Who is not goes `aside`.
@@ -83,9 +98,10 @@ impl Pool {
         mut tiers: RangeInclusive<u32>,
         at: u32,
         now: Instant,
-        want: &Want<'_>,
+        asking: Asking<'_>,
         aside: &mut Vec<u32>,
     ) -> Option<u32> {
+        let Asking { want, model } = asking;
         let passed_over =
             if self.settings.strategy.keeps_places() { PASSED_OVER_IN_PLACE } else { PASSED_OVER };
         let most = want.tried.len() + passed_over;
@@ -112,13 +128,22 @@ impl Pool {
             match leave {
                 Leave::Probe if doubtful && among == Among::Ready => rotation.put_on_trial(member),
                 Leave::Free | Leave::Probe => {
-                    let slot = &self.slots[rotation.members[member as usize].slot as usize];
-                    if want.tried.contains(&slot.key.identity()) || slot.is_denied(now, want.purpose) {
-                        aside.push(member);
+                    let at_slot = rotation.members[member as usize].slot;
+                    let slot = &self.slots[at_slot as usize];
+                    let was_tried = want.tried.contains(&slot.key.identity());
+                    let headroom = self.headroom(at_slot, model);
+                    let no_room = headroom.is_some_and(|room| room.fits_at(now, want.demand) > now);
+                    if no_room || was_tried || slot.is_denied(now, want.purpose) {
+                        if no_room {
+                            self.without_room.push(member)
+                        } else {
+                            aside.push(member)
+                        }
                         passed += 1;
                         if passed == most {
                             // A crowd that is no good for a request doesn't keep it from the next tier.
-                            (tiers, passed) = (rotation.tier_of(member) + 1..=*tiers.end(), 0);
+                            let tier = self.rotations[at as usize].rotation.tier_of(member);
+                            (tiers, passed) = (tier + 1..=*tiers.end(), 0);
                         }
                     } else {
                         return Some(member);
@@ -133,9 +158,17 @@ impl Pool {
     ///
     /// Two choices are nearly as even as looking at all, and the numbers are read when they are needed: an order by
     /// them would have to be mended in every rotation that a key stands in, whenever one of its requests ends.
-    fn less_busy(&mut self, first: u32, at: u32, now: Instant, want: &Want<'_>, aside: &mut Vec<u32>) -> u32 {
+    fn less_busy(
+        &mut self,
+        first: u32,
+        at: u32,
+        now: Instant,
+        asking: Asking<'_>,
+        aside: &mut Vec<u32>,
+    ) -> u32 {
+        let Asking { want, .. } = asking;
         let tier = self.rotations[at as usize].rotation.tier_of(first);
-        let Some(second) = self.look(Among::Ready, tier..=tier, at, now, want, aside) else { return first };
+        let Some(second) = self.look(Among::Ready, tier..=tier, at, now, asking, aside) else { return first };
         let members = &self.rotations[at as usize].rotation.members;
         let [one, two] = [first, second].map(|member| &self.slots[members[member as usize].slot as usize]);
         if self.trusts(one.host, now, want) && !self.trusts(two.host, now, want) {
@@ -202,9 +235,18 @@ impl Pool {
         let slot = &self.slots[member.slot as usize];
         let doubtful = |cooling: &Cooling| cooling.leave(now) == Leave::Probe && cooling.is_doubtful();
         let (mut leave, mut doubted) = (slot.leave(now), doubtful(&slot.cooling));
-        for cooling in self.shared(order, member) {
+        let own = &self.accounts.get(slot.account).cooling;
+        for cooling in iter::once(own).chain(member.cooling.as_deref()) {
             leave = leave.and(cooling.leave(now));
             doubted |= doubtful(cooling);
+        }
+        if let Some(limit) = self.limits.get(slot.account, order.model) {
+            leave = leave.and(limit.leave(now));
+            doubted |= doubtful(&limit.cooling);
+            let opens = limit.headroom.opens_at(now);
+            if opens > now {
+                leave = leave.and(Leave::NotBefore(opens));
+            }
         }
         (leave, doubted)
     }
@@ -231,7 +273,7 @@ impl Pool {
         }
     }
 
-    fn grant(&mut self, set: u32, at: u32, member: u32, now: Instant) -> Grant {
+    fn grant(&mut self, set: u32, at: u32, member: u32, now: Instant, asking: Asking<'_>) -> Grant {
         let (leave, _) = self.standing(at, member, now);
         let slot_at = self.rotations[at as usize].rotation.members[member as usize].slot;
         let slot = &mut self.slots[slot_at as usize];
@@ -242,6 +284,7 @@ impl Pool {
             set,
             account: slot.account,
             started: now,
+            charge: None,
             heard: false,
             probes: Probes::default(),
         };
@@ -264,7 +307,9 @@ impl Pool {
             self.send_probe(at, now, &mut ticket);
         }
         self.keep_pace(at, now, slot_at);
-        self.move_on(at, member, now);
+        let (charge, room) = self.charge(now, ticket.account, asking.model, asking.want);
+        ticket.charge = charge;
+        self.move_on(at, member, now, room);
         Grant { key, ticket }
     }
 
@@ -311,19 +356,20 @@ impl Pool {
         ticket.probes.member = cooling.is_some_and(is_probe);
     }
 
-    /// The member had its turn.
-    fn move_on(&mut self, at: u32, member: u32, now: Instant) {
+    /// The member had its turn. Its next is later, the less `room` its account has left.
+    fn move_on(&mut self, at: u32, member: u32, now: Instant, room: f64) {
         let order = &mut self.rotations[at as usize];
         let slot = &mut self.slots[order.rotation.members[member as usize].slot as usize];
         let weight = slot.weight();
         match self.settings.strategy {
             Strategy::RoundRobin => order.rotation.served(member, weight.recip()),
             Strategy::RoundRobinHealthWeighted => {
-                let share = weight * share(slot.window.health(now), self.settings.unhealthy_penalty);
+                let share = room * weight * share(slot.window.health(now), self.settings.unhealthy_penalty);
                 order.rotation.served(member, share.recip());
             }
             Strategy::LeastLatency => {
-                let mut share = weight * share(slot.window.health(now), self.settings.unhealthy_penalty);
+                let mut share =
+                    room * weight * share(slot.window.health(now), self.settings.unhealthy_penalty);
                 if let Some(latency) = slot.latency {
                     let tier = order.rotation.tier_mut(member);
                     // The mark drifts up, a tenth in a whole round, so that it follows when the fastest slows down.
@@ -348,7 +394,13 @@ impl Pool {
     }
 
     /// When the turn after `ahead` others comes.
-    pub(super) fn free_at(&mut self, at: u32, now: Instant, ahead: usize) -> Option<Instant> {
+    pub(super) fn free_at(
+        &mut self,
+        at: u32,
+        now: Instant,
+        ahead: usize,
+        asking: Asking<'_>,
+    ) -> Option<Instant> {
         self.rotations[at as usize].rotation.tick(now);
         let mut first: Option<Instant> = None;
         for lane in 0..self.rotations[at as usize].rotation.lanes.len() {
@@ -359,7 +411,7 @@ impl Pool {
                 Leave::NotBefore(until) => until,
                 Leave::Blocked => continue,
             };
-            if let Some(free) = self.first_in_lane(at, lane, now) {
+            if let Some(free) = self.first_in_lane(at, lane, now, asking) {
                 let free = free.max(open);
                 first = Some(first.map_or(free, |first| first.min(free)));
             }
@@ -373,25 +425,58 @@ impl Pool {
     }
 
     /// The moment, known or now, at which a member of `lane` may have a turn, its host aside.
-    fn first_in_lane(&mut self, at: u32, lane: u32, now: Instant) -> Option<Instant> {
+    fn first_in_lane(&mut self, at: u32, lane: u32, now: Instant, asking: Asking<'_>) -> Option<Instant> {
+        let mut without_room = std::mem::take(&mut self.without_room);
+        let mut first: Option<Instant> = None;
         // What is ready was perhaps never looked at, and what is parked may have been put off since.
-        while let Some(member) = self.rotations[at as usize].rotation.first_ready(lane) {
+        while let Some(member) = self.rotations[at as usize].rotation.first_ready(lane)
+            && without_room.len() < PASSED_OVER
+        {
             let (leave, _) = self.standing(at, member, now);
-            if leave.is_granted() {
-                return Some(now);
+            let rotation = &mut self.rotations[at as usize].rotation;
+            if !leave.is_granted() {
+                rotation.take_first(lane);
+                self.park(at, member, leave);
+                continue;
+            }
+            let fits_at = self.fits_at(at, member, now, asking);
+            first = Some(first.map_or(fits_at, |first| first.min(fits_at)));
+            if fits_at <= now {
+                break;
             }
             self.rotations[at as usize].rotation.take_first(lane);
-            self.park(at, member, leave);
+            without_room.push(member);
         }
-        while let Some((until, member)) = self.rotations[at as usize].rotation.first_parked(lane) {
+        for member in without_room.drain(..) {
+            self.rotations[at as usize].rotation.put_back(member);
+        }
+        self.without_room = without_room;
+        while first.is_none_or(|first| first > now)
+            && let Some((until, member)) = self.rotations[at as usize].rotation.first_parked(lane)
+        {
             let (leave, _) = self.standing(at, member, now);
-            match leave {
-                Leave::Free | Leave::Probe => return Some(now),
-                Leave::NotBefore(same) if same == until => return Some(until),
-                Leave::NotBefore(_) | Leave::Blocked => self.park(at, member, leave),
-            }
+            let free = match leave {
+                Leave::Free | Leave::Probe => {
+                    // It is sooner than it was told.
+                    self.rotations[at as usize].rotation.unpark(member);
+                    self.fits_at(at, member, now, asking)
+                }
+                Leave::NotBefore(same) if same == until => until,
+                Leave::NotBefore(_) | Leave::Blocked => {
+                    self.park(at, member, leave);
+                    continue;
+                }
+            };
+            return Some(first.map_or(free, |first| first.min(free)));
         }
-        None
+        first
+    }
+
+    /// From when on the account of `member` has room for the request.
+    fn fits_at(&self, at: u32, member: u32, now: Instant, asking: Asking<'_>) -> Instant {
+        let slot = self.rotations[at as usize].rotation.members[member as usize].slot;
+        let headroom = self.headroom(slot, asking.model);
+        headroom.map_or(now, |headroom| headroom.fits_at(now, asking.want.demand))
     }
 
     /// The time between two turns when all members in service are at their rates. Zero: one has none.
@@ -421,7 +506,8 @@ impl Pool {
                 let own = own
                     .map(|own| own.as_secs_f64() * slot.twins.as_ref().map_or(1, |twins| twins.len()) as f64);
                 // What its account may do, its keys share.
-                let shared = self.shared(order, member).filter_map(Cooling::interval).max();
+                let room = self.headroom(member.slot, order.model).and_then(|room| room.interval(now));
+                let shared = self.shared(order, member).filter_map(Cooling::interval).chain(room).max();
                 let shared = shared.map(|shared| shared.as_secs_f64() * entries[&slot.account]);
                 own.into_iter().chain(shared).reduce(f64::max).map(f64::recip)
             })

@@ -14,7 +14,7 @@ use crate::types::AccountId;
 /// - Google: the project that its errors name. Its successes name none.
 /// - Groq: the organization in the text of a limit.
 #[must_use]
-pub fn account(headers: &HeaderMap, body: &[u8]) -> Option<AccountId> {
+pub(super) fn account(headers: &HeaderMap, body: &[u8]) -> Option<AccountId> {
     let named = |header| headers.get(header)?.to_str().ok();
     named("openai-project")
         .and_then(|name| AccountId::project("openai", name))

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue};
 
 use super::limit_header::{Field, LimitHeader, Unit};
 use super::limits;
-pub use crate::types::{Allowance, Announced, Refill};
+use crate::types::{Allowance, Announced, Refill};
 
 /// So many limits of one answer are read; providers send four.
 const MOST: usize = 16;
@@ -34,7 +34,7 @@ const HIGHEST: u64 = 1 << 40;
 /// and a long prompt as if it never fitted. They count by their share: when a tenth of the output tokens is left, at
 /// most a tenth of all tokens is.
 #[must_use]
-pub fn announced(headers: &HeaderMap, wall: SystemTime) -> Announced {
+pub(super) fn announced(headers: &HeaderMap, wall: SystemTime) -> Announced {
     // Without such headers nothing is allocated.
     let mut readings: Vec<Reading<'_>> = Vec::new();
     let mut drafted = None;

@@ -5,10 +5,11 @@
 
 mod account;
 mod complaint;
+mod demand;
 mod endpoint;
 mod form;
 mod google;
-pub mod headroom;
+mod headroom;
 mod limit_header;
 pub mod limits;
 mod media;
@@ -16,18 +17,21 @@ mod openai;
 mod scan;
 mod sniff;
 pub mod stream;
-pub mod usage;
+mod told;
+mod usage;
 mod words;
 
 use std::time::SystemTime;
 
 use http::{HeaderMap, StatusCode};
 
-pub use account::account;
+pub use demand::demand;
 pub use endpoint::{Endpoint, classify};
 pub use form::{UnclearModel, model_in_form};
 pub use media::Media;
 pub use sniff::{SniffError, Sniffed, sniff};
+pub use told::{Told, told};
+pub use usage::Tail;
 
 use crate::types::{Class, Scope, Verdict};
 

@@ -1,4 +1,4 @@
-//! Reading `model` and `stream` out of a JSON body without building a tree.
+//! Reading `model`, `stream` and bounds of the output out of a JSON body without building a tree.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,6 +12,8 @@ pub struct Sniffed<'a> {
     pub model: Option<Cow<'a, str>>,
     /// Whether the top-level `stream` is `true`.
     pub stream: bool,
+    /// The most tokens it asks to be generated, over all answers that it asks for; `None` if it sets no bound.
+    pub output: Option<u64>,
 }
 
 /// Why a body can't be sent on. Says where, and nothing of what stands there.
@@ -52,9 +54,10 @@ pub fn sniff(body: &[u8]) -> Result<Sniffed<'_>, SniffError> {
     let model = match object.model {
         None | Some(Leaf::Null) => None,
         Some(Leaf::Text(name)) => Some(name),
-        Some(Leaf::True | Leaf::Other) => return Err(SniffError::ModelNotAString),
+        Some(Leaf::True | Leaf::Count(_) | Leaf::Other) => return Err(SniffError::ModelNotAString),
     };
-    Ok(Sniffed { model, stream: object.stream })
+    let output = object.output.map(|output| output.saturating_mul(object.answers.unwrap_or(1).max(1)));
+    Ok(Sniffed { model, stream: object.stream, output })
 }
 
 /// The place after `before`.
@@ -70,6 +73,8 @@ struct Object<'a> {
     model: Option<Leaf<'a>>,
     ambiguous: bool,
     stream: bool,
+    output: Option<u64>,
+    answers: Option<u64>,
 }
 
 /// A JSON value as far as it could be the one or the other.
@@ -78,12 +83,17 @@ enum Leaf<'a> {
     Null,
     True,
     Text(Cow<'a, str>),
+    Count(u64),
     Other,
 }
 
 enum Name {
     Model,
     Stream,
+    /// `max_tokens`, as it is called in chats, responses and messages.
+    Output,
+    /// `n`.
+    Answers,
     Other,
 }
 
@@ -107,11 +117,17 @@ impl<'de> Visitor<'de> for ObjectVisitor {
         while let Some(name) = map.next_key()? {
             match name {
                 Name::Model => {
-                    let model = map.next_value()?;
+                    let model = match map.next_value()? {
+                        Leaf::Count(_) => Leaf::Other,
+                        model => model,
+                    };
                     object.ambiguous |= object.model.as_ref().is_some_and(|earlier| *earlier != model);
                     object.model = Some(model);
                 }
                 Name::Stream => object.stream = map.next_value::<Leaf<'_>>()? == Leaf::True,
+                // Of several the largest is asked for, or refused.
+                Name::Output => object.output = object.output.max(count(map.next_value()?)),
+                Name::Answers => object.answers = object.answers.max(count(map.next_value()?)),
                 Name::Other => {
                     map.next_value::<IgnoredAny>()?;
                 }
@@ -119,6 +135,10 @@ impl<'de> Visitor<'de> for ObjectVisitor {
         }
         Ok(object)
     }
+}
+
+fn count(leaf: Leaf<'_>) -> Option<u64> {
+    if let Leaf::Count(count) = leaf { Some(count) } else { None }
 }
 
 impl<'de> Deserialize<'de> for Name {
@@ -140,6 +160,8 @@ impl Visitor<'_> for NameVisitor {
         Ok(match name {
             "model" => Name::Model,
             "stream" => Name::Stream,
+            "max_tokens" | "max_completion_tokens" | "max_output_tokens" => Name::Output,
+            "n" | "best_of" => Name::Answers,
             _ => Name::Other,
         })
     }
@@ -180,8 +202,8 @@ impl<'de> Visitor<'de> for LeafVisitor {
         Ok(Leaf::Other)
     }
 
-    fn visit_u64<E: Error>(self, _: u64) -> Result<Leaf<'de>, E> {
-        Ok(Leaf::Other)
+    fn visit_u64<E: Error>(self, count: u64) -> Result<Leaf<'de>, E> {
+        Ok(Leaf::Count(count))
     }
 
     fn visit_f64<E: Error>(self, _: f64) -> Result<Leaf<'de>, E> {
@@ -216,6 +238,23 @@ mod tests {
         assert!(matches!(sniffed.model, Some(Cow::Borrowed("gpt-4o"))));
         assert!(sniffed.stream);
         assert_eq!(sniff(br#"{"a":{"model":"x","stream":true}}"#).unwrap(), Sniffed::default());
+    }
+
+    #[test]
+    fn bounds_of_the_output() {
+        for (body, output) in [
+            (r#"{"max_tokens":100}"#, Some(100)),
+            (r#"{"max_completion_tokens":100,"max_tokens":null}"#, Some(100)),
+            (r#"{"max_output_tokens":100,"n":null}"#, Some(100)),
+            (r#"{"n":3,"max_tokens":100}"#, Some(300)),
+            (r#"{"max_tokens":18446744073709551615,"n":2}"#, Some(u64::MAX)),
+            (r#"{"max_tokens":-1}"#, None),
+            (r#"{"max_tokens":"100"}"#, None),
+            (r#"{"n":3}"#, None),
+            (r#"{"a":{"max_tokens":100}}"#, None),
+        ] {
+            assert_eq!(sniff(body.as_bytes()).unwrap().output, output, "{body}");
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ use serde_json::Value;
 
 use super::media::Media;
 use super::scan::{self, Depth};
-pub use crate::types::Usage;
+use crate::types::{Cost, Demand, Usage};
 
 /// The end that is kept. Behind a usage stand a few short fields, and in a stream an event or two.
 const END: usize = 4 * 1024;
@@ -35,6 +35,12 @@ const MOST: usize = 16;
 /// `"usage"` and `"usageMetadata"`.
 const KEYS: [&[u8]; 2] = [b"\"usage\"", b"\"usageMetadata\""];
 
+/// What an event begins with.
+const DATA: &[u8] = b"data:";
+
+/// Bytes of a token in a JSON answer, with all that stands around it.
+const BYTES_PER_TOKEN: u64 = 4;
+
 /// Anthropic's first event, which counts the input and is no end.
 const MESSAGE_START: &[u8] = b"\"message_start\"";
 
@@ -46,17 +52,25 @@ pub struct Tail {
     /// A ring once it is full; then the oldest byte stands at `oldest`.
     end: Vec<u8>,
     oldest: usize,
+    /// How much has passed, for an estimate: bytes, and the beginnings of events.
+    bytes: u64,
+    events: u64,
 }
 
 impl Tail {
     /// Of a body that is written as `media`.
     #[must_use]
     pub const fn new(media: Media) -> Self {
-        Self { media, start: Vec::new(), end: Vec::new(), oldest: 0 }
+        Self { media, start: Vec::new(), end: Vec::new(), oldest: 0, bytes: 0, events: 0 }
     }
 
     /// Takes the next piece of the body.
     pub fn push(&mut self, piece: &[u8]) {
+        self.bytes += piece.len() as u64;
+        if self.media == Media::Events {
+            // Events that are cut in two here count or don't, which is near enough.
+            self.events += memmem::find_iter(piece, DATA).count() as u64;
+        }
         if self.start.len() < START {
             self.start.reserve_exact(START - self.start.len());
             let taken = piece.len().min(START - self.start.len());
@@ -76,6 +90,19 @@ impl Tail {
         self.end[self.oldest..self.oldest + first.len()].copy_from_slice(first);
         self.end[..rest.len()].copy_from_slice(rest);
         self.oldest = (self.oldest + piece.len()) % END;
+    }
+
+    /// What the answer to a request with this demand has cost, now that it has ended: as it says, else as is likely,
+    /// with a token for each event of a stream.
+    #[must_use]
+    pub fn cost(self, demand: Demand) -> Cost {
+        let output = match self.media {
+            Media::Events => self.events,
+            Media::Json => self.bytes / BYTES_PER_TOKEN,
+        };
+        let output = demand.output.map_or(output, |most| output.min(most));
+        let estimate = Usage { input: demand.input, output, cached_input: 0 };
+        self.finish().map_or(Cost::Estimated(estimate), Cost::Told)
     }
 
     /// What the body says it cost, now that it has ended. `None` if it doesn't say, or was cut off before it did.

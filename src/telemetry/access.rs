@@ -14,7 +14,7 @@ use tracing::{debug, info, warn};
 use super::Metrics;
 use crate::{
     clock::Clock,
-    types::{Class, ErrorCode, KeyId, PoolName, Verdict},
+    types::{Class, Cost, ErrorCode, KeyId, PoolName, Verdict},
 };
 
 /// The target of both: `RUST_LOG=key_cycle_proxy::proxy=debug`.
@@ -79,6 +79,8 @@ struct Line {
     ending: Ending,
     /// What the error inside the answer means.
     failure: Option<Class>,
+    /// What it has cost, where that was asked.
+    cost: Option<Cost>,
     /// Cancelled when the time to finish requests is over.
     last_call: CancellationToken,
 }
@@ -120,6 +122,7 @@ impl Access {
             sent: 0,
             ending: Ending::ClientLeft,
             failure: None,
+            cost: None,
             last_call,
         }))
     }
@@ -177,6 +180,11 @@ impl Access {
     pub fn failed_inside(&mut self, verdict: &Verdict) {
         self.0.metrics.failed_inside(verdict.class);
         self.failed(verdict);
+    }
+
+    /// What the answer has cost.
+    pub fn cost(&mut self, cost: Cost) {
+        self.0.cost = Some(cost);
     }
 
     /// How it ended; unsaid, the client left. After an error in the answer nothing else counts.
@@ -243,6 +251,9 @@ impl Drop for Access {
                     head_ms = line.head.map(|head| head.as_secs_f64() * 1e3),
                     duration_ms = took.as_secs_f64() * 1e3,
                     bytes = line.sent,
+                    input_tokens = line.cost.map(|cost| cost.usage().input),
+                    output_tokens = line.cost.map(|cost| cost.usage().output),
+                    tokens = line.cost.as_ref().map(Cost::as_str),
                     ending = line.ending.as_str(),
                     verdict = line.failure.map(Class::as_str),
                     $message

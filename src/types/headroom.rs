@@ -33,6 +33,14 @@ pub enum Refill {
     Window,
 }
 
+impl Announced {
+    /// Whether the answer says nothing.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.requests.is_none() && self.tokens.is_none()
+    }
+}
+
 impl Allowance {
     /// What is left `elapsed` after the answer if nothing was used in between. `None`: it is full again, and nobody
     /// has said how much that is.

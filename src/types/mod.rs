@@ -2,6 +2,7 @@
 
 mod account;
 mod base_url;
+mod demand;
 mod error_code;
 mod headroom;
 mod id;
@@ -13,11 +14,12 @@ mod verdict;
 
 pub use account::AccountId;
 pub use base_url::{BaseUrl, BaseUrlError, Origin};
+pub use demand::Demand;
 pub use error_code::ErrorCode;
 pub use headroom::{Allowance, Announced, Refill};
 pub use id::{KeyId, KeyIdentity, PoolName, assign_ids};
 pub use key::{Key, KeySettings};
 pub use models::ModelSet;
 pub use secret::{Fingerprint, Secret, SecretError};
-pub use usage::Usage;
+pub use usage::{Cost, Usage};
 pub use verdict::{Class, Scope, Verdict};

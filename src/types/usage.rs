@@ -18,3 +18,30 @@ impl Usage {
         self.input.saturating_add(self.output)
     }
 }
+
+/// What an answer has cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cost {
+    /// As it says.
+    Told(Usage),
+    /// As is estimated, because it doesn't say.
+    Estimated(Usage),
+}
+
+impl Cost {
+    /// How much it is.
+    #[must_use]
+    pub const fn usage(&self) -> &Usage {
+        let (Self::Told(usage) | Self::Estimated(usage)) = self;
+        usage
+    }
+
+    /// Where the numbers come from; a closed set.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Told(_) => "told",
+            Self::Estimated(_) => "estimated",
+        }
+    }
+}

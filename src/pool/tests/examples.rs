@@ -288,7 +288,14 @@ fn of_a_thousand_keys_that_may_not_the_one_that_may_is_found() {
 #[test]
 fn causes_say_what_rests_and_whether_waiting_helps() {
     let mut bench = Bench::new(Entry::many(3));
-    let want = |arrival| Want { arrival, model: None, purpose: "chat", tried: &[], failed_hosts: &[] };
+    let want = |arrival| Want {
+        arrival,
+        model: None,
+        purpose: "chat",
+        tried: &[],
+        failed_hosts: &[],
+        demand: Demand::default(),
+    };
     let causes = |bench: &mut Bench| {
         let arrival = bench.pool.arrive();
         bench.pool.causes(bench.now, &want(arrival))

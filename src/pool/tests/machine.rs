@@ -166,7 +166,8 @@ impl World {
         let sets = self.sets(model);
         let ahead = self.ahead(arrival, self.line(model));
         let choices: Vec<_> = sets.iter().map(|set| self.choice(set, model, tried)).collect();
-        let want = Want { arrival, model, purpose: "chat", tried, failed_hosts: &[] };
+        let want =
+            Want { arrival, model, purpose: "chat", tried, failed_hosts: &[], demand: Demand::default() };
         let Grant { key, ticket } = match self.pool.acquire(self.now, &want) {
             Ok(grant) => grant,
             Err(exhausted) => {
@@ -289,8 +290,14 @@ impl World {
     fn heard(&mut self, which: usize) {
         let Some(which) = which.checked_rem(self.out.len()) else { return };
         let mut out = self.out.swap_remove(which);
-        let want =
-            Want { arrival: out.arrival, model: out.model, purpose: "chat", tried: &[], failed_hosts: &[] };
+        let want = Want {
+            arrival: out.arrival,
+            model: out.model,
+            purpose: "chat",
+            tried: &[],
+            failed_hosts: &[],
+            demand: Demand::default(),
+        };
         let effects = self.pool.heard(self.now, &mut out.ticket, MS * 300, &want);
         self.works(&mut out);
         out.heard = true;
@@ -302,8 +309,14 @@ impl World {
         let which = which.checked_rem(self.out.len())?;
         let mut out = self.out.swap_remove(which);
         let now = self.now;
-        let want =
-            Want { arrival: out.arrival, model: out.model, purpose: "chat", tried: &[], failed_hosts: &[] };
+        let want = Want {
+            arrival: out.arrival,
+            model: out.model,
+            purpose: "chat",
+            tried: &[],
+            failed_hosts: &[],
+            demand: Demand::default(),
+        };
         let (key, host) = (out.key, self.keys[out.key].host);
         let ticket = std::mem::replace(&mut out.ticket, never());
         let effects = self.pool.settle(now, ticket, outcome, &want);
@@ -503,7 +516,16 @@ type Retry = (Arrival, Option<&'static str>, Vec<KeyIdentity>);
 /// A ticket that nobody gave out, to fill a place.
 fn never() -> Ticket {
     let started = Clock::system().now().mono;
-    Ticket { id: 0, slot: 0, set: 0, account: 0, started, heard: false, probes: Probes::default() }
+    Ticket {
+        id: 0,
+        slot: 0,
+        set: 0,
+        account: 0,
+        started,
+        heard: false,
+        charge: None,
+        probes: Probes::default(),
+    }
 }
 
 proptest! {

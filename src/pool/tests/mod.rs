@@ -20,7 +20,7 @@ use super::*;
 use crate::{
     clock::Clock,
     rate::Rate,
-    types::{AccountId, BaseUrl, KeySettings, ModelSet, PoolName, Secret},
+    types::{AccountId, BaseUrl, Demand, KeySettings, ModelSet, PoolName, Secret},
 };
 
 pub(super) const TWO: &str = "https://two.test";
@@ -118,7 +118,14 @@ impl Bench {
 
     pub(super) fn ask(&mut self, arrival: Arrival) -> Result<Grant, Exhausted> {
         let Self { model, purpose, .. } = *self;
-        let want = Want { arrival, model, purpose, tried: &self.tried, failed_hosts: &self.failed_hosts };
+        let want = Want {
+            arrival,
+            model,
+            purpose,
+            tried: &self.tried,
+            failed_hosts: &self.failed_hosts,
+            demand: Demand::default(),
+        };
         self.pool.acquire(self.now, &want)
     }
 
@@ -139,12 +146,20 @@ impl Bench {
             purpose: self.purpose,
             tried: &[],
             failed_hosts: &[],
+            demand: Demand::default(),
         };
         self.pool.settle(self.now, ticket, outcome, &want)
     }
 
     pub(super) fn join(&mut self, arrival: Arrival) -> Result<(), LineFull> {
-        let want = Want { arrival, model: self.model, purpose: self.purpose, tried: &[], failed_hosts: &[] };
+        let want = Want {
+            arrival,
+            model: self.model,
+            purpose: self.purpose,
+            tried: &[],
+            failed_hosts: &[],
+            demand: Demand::default(),
+        };
         self.pool.join(&want)
     }
 
@@ -155,6 +170,7 @@ impl Bench {
             purpose: self.purpose,
             tried: &[],
             failed_hosts: &[],
+            demand: Demand::default(),
         };
         self.pool.heard(self.now, ticket, latency, &want)
     }

@@ -2,6 +2,25 @@ use proptest::prelude::*;
 
 use super::*;
 
+#[test]
+fn what_is_not_told_is_estimated_and_said_to_be() {
+    let demand = Demand { input: 50, output: Some(200) };
+    let cost = |media, text: &str, demand| {
+        let mut tail = Tail::new(media);
+        tail.push(text.as_bytes());
+        tail.cost(demand)
+    };
+    let told = Usage { input: 19, output: 10, cached_input: 8 };
+    assert_eq!(cost(Media::Json, CHAT, demand), Cost::Told(told));
+    let words = "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n".repeat(120);
+    let estimated = |output| Cost::Estimated(Usage { input: 50, output, cached_input: 0 });
+    assert_eq!(cost(Media::Events, &words, demand), estimated(120));
+    assert_eq!(cost(Media::Events, &words.repeat(2), demand), estimated(200));
+    assert_eq!(cost(Media::Events, &words.repeat(2), Demand { output: None, ..demand }), estimated(240));
+    assert_eq!(cost(Media::Json, &format!("{{\"text\":\"{}\"}}", "a".repeat(389)), demand), estimated(100));
+    assert_eq!(cost(Media::Json, CHAT, demand).as_str(), "told");
+}
+
 const CHAT: &str = r#"{"id":"chatcmpl-1","object":"chat.completion","choices":[{"index":0,"message":{"role":"assistant","content":"The \"usage\":{\"prompt_tokens\":99} of words."},"finish_reason":"stop"}],"usage":{"prompt_tokens":19,"completion_tokens":10,"total_tokens":29,"prompt_tokens_details":{"cached_tokens":8,"audio_tokens":0},"completion_tokens_details":{"reasoning_tokens":0}},"service_tier":"default","system_fingerprint":"fp_1"}"#;
 const RESPONSE: &str = r#"{"id":"resp_1","object":"response","status":"completed","error":null,"output":[{"type":"message","content":[{"type":"output_text","text":"Hi"}]}],"tools":[],"usage":{"input_tokens":36,"input_tokens_details":{"cached_tokens":4},"output_tokens":87,"output_tokens_details":{"reasoning_tokens":64},"total_tokens":123},"user":null,"metadata":{}}"#;
 const EMBEDDING: &str = r#"{"object":"list","data":[{"object":"embedding","embedding":[0.1,-0.2],"index":0}],"model":"text-embedding-3-small","usage":{"prompt_tokens":5,"total_tokens":5}}"#;

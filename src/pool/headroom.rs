@@ -1,0 +1,590 @@
+//! What an account has left for one model: what its answers announced, less what has been given out since.
+//!
+//! The estimate goes on by itself, like the upstream's own bucket: what goes out is taken off, what comes back is added.
+//! An answer says how things stood when the upstream took its request on; by so much as the estimate was wrong then, it
+//! is put right now. So what has gone out since stays taken off, and an error that several answers show is mended once.
+//! It is a forecast, no refusal, so it never holds for long against what it can't know:
+//! where nothing says when more comes, where no answer has spoken of it for a while, and at least once a minute, the
+//! account counts as one that nothing is known of.
+
+use std::time::{Duration, Instant};
+
+use crate::types::{Allowance, Announced, Demand, Refill};
+
+/// For so long what was announced is good at least. Most limits are per minute.
+const KEPT: Duration = Duration::from_secs(60);
+/// And a little longer, so that at the beginning of a window it is still known how much is in it.
+const AND_THEN: Duration = Duration::from_secs(10);
+/// However long an account is said to be empty, after this time one request finds out whether that is so.
+const DOUBTED_AFTER: Duration = Duration::from_secs(60);
+/// What limits are for, in seconds: a second, a minute, an hour, a day. What comes near is taken for it …
+const PERIODS: [f64; 4] = [60.0, 86_400.0, 3_600.0, 1.0];
+/// … as near as this, or as rounding explains.
+const ROUNDED: f64 = 0.1;
+/// Of less than this share of a limit, the rate at which it comes back is not computed: resets are rounded.
+const TOO_LITTLE_TO_TELL: f64 = 0.02;
+/// A request that is estimated at more than this part of a limit is sent when so much is there: the estimate may be
+/// too high, and if it is not, no key of that account will ever serve it.
+const LARGEST_PART: f64 = 0.5;
+/// This part of the tokens is kept back: what requests cost is estimated, and some are estimated too low.
+const TOKEN_RESERVE: f64 = 0.02;
+/// A refusal comes as a surprise where more than this part of the limits was thought to be left …
+const SURPRISE: f64 = 0.05;
+/// … and then for so long there may be a limit that no answer speaks of.
+const MISLED_FOR: Duration = Duration::from_secs(10 * 60);
+/// The weight of the newest output in the average.
+const OUTPUT_ALPHA: f64 = 0.1;
+
+/// What is left for one account and model.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Headroom {
+    requests: Option<Tank>,
+    tokens: Option<Tank>,
+    /// Everything given out so far.
+    given: Given,
+    /// The attempt whose answer spoke last.
+    told_by: u64,
+    /// When that came, or when its word was last put to the test.
+    trusted: Option<Instant>,
+    /// An average of tokens that answers have had.
+    output: Option<f64>,
+    /// Until then it is not the only guide.
+    misled: Option<Instant>,
+}
+
+/// Requests and tokens given out, up to a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Given {
+    requests: u64,
+    tokens: u64,
+}
+
+/// What an attempt was charged.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Charge {
+    /// Its tokens, estimated.
+    pub(super) tokens: u64,
+    /// What had been given out by then, this attempt included.
+    given: Given,
+    /// What was left then, of requests and of tokens, as was thought then.
+    left: [Option<Left>; 2],
+}
+
+/// What was thought to be left of a limit.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Left {
+    amount: f64,
+    /// By how much that had been put right since the beginning.
+    mended: f64,
+}
+
+/// What is left of one limit at one moment.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Room {
+    /// How much.
+    pub(super) left: f64,
+    /// Of how much, if that is known.
+    pub(super) of: Option<f64>,
+}
+
+/// One limit, as the upstream keeps it.
+#[derive(Debug, Clone, Copy)]
+struct Tank {
+    left: f64,
+    at: Instant,
+    /// By how much answers have put it right.
+    mended: f64,
+    /// What is not given out: estimates may be too low.
+    reserve: f64,
+    /// How much there is when it is full. Infinite where nobody has said.
+    most: f64,
+    back: Back,
+    /// From then on nothing is known of it.
+    until: Instant,
+}
+
+/// How more comes.
+#[derive(Debug, Clone, Copy)]
+enum Back {
+    /// So much in a second.
+    Steadily(f64),
+    /// All at once, at this moment; and then, it seems, each time after so long.
+    AllAt(Instant, Duration),
+    /// Nobody has said.
+    Unknown,
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts are below 2^53")]
+fn float(count: u64) -> f64 {
+    count as f64
+}
+
+impl Headroom {
+    /// The tokens that a request is estimated at.
+    pub(super) fn estimate(&self, demand: Demand) -> u64 {
+        demand.total(self.output)
+    }
+
+    /// From when on there is room for a request of this kind, as far as is known.
+    pub(super) fn fits_at(&self, now: Instant, demand: Demand) -> Instant {
+        self.free_at(now, float(self.estimate(demand)))
+    }
+
+    /// From when on there is room for the smallest request.
+    pub(super) fn opens_at(&self, now: Instant) -> Instant {
+        self.free_at(now, 1.0)
+    }
+
+    fn free_at(&self, now: Instant, tokens: f64) -> Instant {
+        let of = |tank: &Option<Tank>, amount| tank.as_ref().map_or(now, |tank| tank.free_at(now, amount));
+        let free = of(&self.requests, 1.0).max(of(&self.tokens, tokens));
+        let doubted = self.trusted.map_or(now, |trusted| trusted + DOUBTED_AFTER);
+        free.min(doubted).max(now)
+    }
+
+    /// The share that is left, of the limit with the least; `None` if nothing is known.
+    pub(super) fn share(&self, now: Instant) -> Option<f64> {
+        let shares = [&self.requests, &self.tokens].into_iter().flatten().filter_map(|tank| {
+            let room = tank.room(now)?;
+            Some((room.left / room.of?).clamp(0.0, 1.0))
+        });
+        shares.reduce(f64::min)
+    }
+
+    /// What is left of requests, and of tokens.
+    pub(super) fn rooms(&self, now: Instant) -> [Option<Room>; 2] {
+        [&self.requests, &self.tokens].map(|tank| tank.as_ref()?.room(now))
+    }
+
+    /// The time between two requests at the rate at which they come back.
+    pub(super) fn interval(&self, now: Instant) -> Option<Duration> {
+        let tank = self.requests.as_ref().filter(|tank| tank.is_known(now))?;
+        match tank.back {
+            Back::Steadily(rate) if rate > 0.0 => Duration::try_from_secs_f64(rate.recip()).ok(),
+            _ => None,
+        }
+    }
+
+    /// Whether it says all that there is to say about when the next request may go.
+    pub(super) fn guides(&self, now: Instant) -> bool {
+        self.misled.is_none_or(|until| until <= now) && self.says_something(now)
+    }
+
+    /// A request was refused for a limit of a rate. `charge` is what it was charged.
+    pub(super) fn refused(&mut self, now: Instant, charge: Option<Charge>) {
+        let left = charge.map_or([None; 2], |charge| charge.left);
+        let mut known = [&self.requests, &self.tokens].into_iter().zip(left);
+        // A larger request may be refused where there is room for smaller ones; but not by that much.
+        let is_surprise = |(tank, left): (&Option<Tank>, Option<Left>)| match (tank, left) {
+            (Some(tank), Some(left)) => left.amount > tank.most * SURPRISE,
+            _ => true,
+        };
+        if self.says_something(now) && known.all(is_surprise) {
+            self.misled = Some(now + MISLED_FOR);
+        }
+    }
+
+    /// Whether it is worth remembering.
+    pub(super) fn says_something(&self, now: Instant) -> bool {
+        [&self.requests, &self.tokens].into_iter().flatten().any(|tank| tank.is_known(now))
+    }
+
+    /// A request goes out.
+    pub(super) fn charge(&mut self, now: Instant, demand: Demand) -> Charge {
+        let tokens = self.estimate(demand);
+        self.given.requests += 1;
+        self.given.tokens = self.given.tokens.saturating_add(tokens);
+        let left = [(&mut self.requests, 1.0), (&mut self.tokens, float(tokens))].map(|(tank, amount)| {
+            let tank = tank.as_mut()?;
+            if tank.free_at(now, amount) > now {
+                // There is no room for it: it goes to find out whether that is so.
+                self.trusted = Some(now);
+            }
+            tank.take(now, amount);
+            Some(Left { amount: tank.left, mended: tank.mended })
+        });
+        Charge { tokens, given: self.given, left }
+    }
+
+    /// Of what an attempt was charged, so many tokens were used in the end. The difference counts until an answer
+    /// speaks that has it in its numbers.
+    pub(super) fn settle(&mut self, now: Instant, attempt: u64, charge: Charge, used: u64) {
+        if attempt > self.told_by
+            && let Some(tank) = &mut self.tokens
+        {
+            tank.take(now, float(used) - float(charge.tokens));
+        }
+    }
+
+    /// An answer had so many tokens.
+    pub(super) fn note_output(&mut self, tokens: u64) {
+        let tokens = float(tokens);
+        self.output = Some(self.output.map_or(tokens, |mean| mean + OUTPUT_ALPHA * (tokens - mean)));
+    }
+
+    /// The answer to an attempt that was `sent` then says what is left. `charge` is what that was charged; an attempt
+    /// that went out before anything was known was charged nothing, and then `others` more are under way.
+    pub(super) fn announced(
+        &mut self,
+        now: Instant,
+        (attempt, sent): (u64, Instant),
+        charge: Option<Charge>,
+        others: u32,
+        announced: &Announced,
+    ) {
+        if attempt < self.told_by || announced.is_empty() {
+            // A later one knows better.
+            return;
+        }
+        self.told_by = attempt;
+        self.trusted = Some(now);
+        let since = match charge {
+            Some(Charge { given, .. }) => {
+                let Given { requests, tokens } = self.given;
+                [requests.saturating_sub(given.requests), tokens.saturating_sub(given.tokens)]
+            }
+            None => [u64::from(others).max(self.given.requests), self.given.tokens],
+        };
+        let thought = charge.map_or([None; 2], |charge| charge.left);
+        let tanks = [(&mut self.requests, announced.requests), (&mut self.tokens, announced.tokens)];
+        let reserves = [0.0, TOKEN_RESERVE];
+        for ((((tank, said), since), thought), reserve) in
+            tanks.into_iter().zip(since).zip(thought).zip(reserves)
+        {
+            let Some(said) = said else { continue };
+            *tank = Some(Tank::new(now, sent, &said, tank.as_ref().zip(thought), float(since), reserve));
+        }
+    }
+}
+
+/// The rate at which a limit of `most` comes back, of which so much is `used` and back after `reset`.
+fn rate(most: f64, used: f64, reset: Duration, known: Option<Back>) -> Back {
+    let period = most / used * reset.as_secs_f64();
+    // What is used is rounded, by one at the most; and resets are rounded, too.
+    let near = |other: &f64| {
+        let ratio = period / other;
+        let wrong = used.recip().max(ROUNDED);
+        ratio * (1.0 + wrong) >= 1.0 && ratio <= 1.0 + wrong
+    };
+    match (PERIODS.iter().find(|other| near(other)), known) {
+        (Some(period), _) => Back::Steadily(most / period),
+        (None, Some(known @ Back::Steadily(_))) if used < most * TOO_LITTLE_TO_TELL => known,
+        (None, _) => Back::Steadily(most / period),
+    }
+}
+
+impl Tank {
+    /// As an answer to a request that was `sent` then says. Where this is the first word, `given` has been given out
+    /// since; else what was thought then is compared with it.
+    fn new(
+        now: Instant,
+        sent: Instant,
+        said: &Allowance,
+        before: Option<(&Self, Left)>,
+        given: f64,
+        reserve: f64,
+    ) -> Self {
+        let remaining = float(said.remaining);
+        let most = said.limit.map_or(f64::INFINITY, |limit| float(limit).max(1.0));
+        let before = before.filter(|(before, _)| before.most == most && before.is_known(now));
+        let reset = said.reset.filter(|reset| !reset.is_zero());
+        let back = match (said.refill, reset, before.map(|(before, _)| before.back)) {
+            (Refill::Continuous, Some(reset), known) if remaining < most && most.is_finite() => {
+                rate(most, most - remaining, reset, known)
+            }
+            (Refill::Window, Some(reset), Some(Back::AllAt(_, window))) if window <= KEPT => {
+                Back::AllAt(now + reset, window.max(reset))
+            }
+            (Refill::Window, Some(reset), _) => Back::AllAt(now + reset, reset),
+            (_, _, Some(known @ Back::Steadily(_))) => known,
+            _ => Back::Unknown,
+        };
+        let until = now + reset.map_or(KEPT, |reset| reset.max(KEPT)) + AND_THEN;
+        // What was thought of the window before says nothing of this one.
+        let same = before.filter(|(before, _)| match before.back {
+            Back::AllAt(reset, window) => sent + window >= reset && now < reset,
+            Back::Steadily(_) | Back::Unknown => true,
+        });
+        let (left, mended) = match same {
+            Some((before, thought)) => {
+                let wrong = remaining - thought.amount - (before.mended - thought.mended);
+                ((before.left(now) + wrong).min(most), before.mended + wrong)
+            }
+            None => {
+                let since = now.saturating_duration_since(sent).as_secs_f64();
+                let came = if let Back::Steadily(rate) = back { rate * since } else { 0.0 };
+                ((remaining + came).min(most) - given, 0.0)
+            }
+        };
+        let reserve = if most.is_finite() { most * reserve } else { 0.0 };
+        Self { left, at: now, mended, reserve, most, back, until }
+    }
+
+    fn is_known(&self, now: Instant) -> bool {
+        // Where a window begins anew and nobody has said how much is in it, nothing is known any more.
+        let ended = matches!(self.back, Back::AllAt(reset, _) if self.most.is_infinite() && now >= reset);
+        now < self.until && !ended
+    }
+
+    fn left(&self, now: Instant) -> f64 {
+        match self.back {
+            Back::Steadily(rate) => {
+                let seconds = now.saturating_duration_since(self.at).as_secs_f64();
+                (self.left + rate * seconds).min(self.most)
+            }
+            Back::AllAt(reset, _) if now >= reset => self.most,
+            Back::AllAt(..) | Back::Unknown => self.left,
+        }
+    }
+
+    fn room(&self, now: Instant) -> Option<Room> {
+        self.is_known(now)
+            .then(|| Room { left: self.left(now), of: Some(self.most).filter(|most| most.is_finite()) })
+    }
+
+    /// From when on so much is there. Now, where that is not known.
+    fn free_at(&self, now: Instant, amount: f64) -> Instant {
+        let amount = amount.min((self.most * LARGEST_PART).max(1.0)) + self.reserve;
+        if amount <= self.left(now) || !self.is_known(now) {
+            return now;
+        }
+        // The same moment, whenever it is asked for: who waits until then must find it so.
+        match self.back {
+            Back::Steadily(rate) => {
+                let wait = (amount - self.left) / rate;
+                // What takes for ever is unknown.
+                let wait = Duration::try_from_secs_f64(wait);
+                wait.map_or(now, |wait| (self.at + wait + Duration::from_nanos(1)).max(now))
+            }
+            Back::AllAt(reset, _) => reset,
+            Back::Unknown => now,
+        }
+    }
+
+    fn take(&mut self, now: Instant, amount: f64) {
+        self.left = self.left(now) - amount;
+        self.at = now;
+        if let Back::AllAt(reset, window) = &mut self.back
+            && now >= *reset
+        {
+            let next = *reset + *window;
+            *reset = if next > now { next } else { now + *window };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::clock::Clock;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn now() -> Instant {
+        Clock::system().now().mono
+    }
+
+    fn steady(limit: u64, remaining: u64, reset: Duration) -> Allowance {
+        Allowance { limit: Some(limit), remaining, reset: Some(reset), refill: Refill::Continuous }
+    }
+
+    fn window(limit: u64, remaining: u64, reset: Duration) -> Allowance {
+        Allowance { refill: Refill::Window, ..steady(limit, remaining, reset) }
+    }
+
+    fn requests(allowance: Allowance) -> Announced {
+        Announced { requests: Some(allowance), tokens: None }
+    }
+
+    fn tokens(allowance: Allowance) -> Announced {
+        Announced { requests: None, tokens: Some(allowance) }
+    }
+
+    fn demand(input: u64) -> Demand {
+        Demand { input, output: Some(0) }
+    }
+
+    /// An answer that came at once.
+    fn told(announced: &Announced) -> (Headroom, Instant) {
+        let (mut headroom, now) = (Headroom::default(), now());
+        headroom.announced(now, (1, now), None, 0, announced);
+        (headroom, now)
+    }
+
+    #[test]
+    fn nothing_known_is_room_for_all() {
+        let (headroom, now) = (Headroom::default(), now());
+        assert_eq!(headroom.fits_at(now, demand(u64::MAX)), now);
+        assert_eq!(headroom.share(now), None);
+        assert!(!headroom.says_something(now));
+    }
+
+    #[test]
+    fn what_was_given_out_since_is_taken_off() {
+        let (mut headroom, now) = told(&requests(steady(60, 3, MINUTE)));
+        let charges = [(); 3].map(|()| {
+            assert_eq!(headroom.fits_at(now, demand(0)), now);
+            headroom.charge(now, demand(0))
+        });
+        assert!(headroom.fits_at(now, demand(0)) > now);
+        // The first of the three is answered: two more were given out since.
+        headroom.announced(now, (2, now), Some(charges[0]), 0, &requests(steady(60, 2, MINUTE)));
+        assert!(headroom.fits_at(now, demand(0)) > now);
+        // And then the last, which was taken on last.
+        headroom.announced(now, (4, now), Some(charges[2]), 0, &requests(steady(60, 1, MINUTE)));
+        assert_eq!(headroom.fits_at(now, demand(0)), now);
+        // What the second says is older.
+        headroom.announced(now, (3, now), Some(charges[1]), 0, &requests(steady(60, 0, MINUTE)));
+        assert_eq!(headroom.fits_at(now, demand(0)), now);
+    }
+
+    #[test]
+    fn what_is_under_way_when_a_first_answer_comes_is_taken_off() {
+        let (mut headroom, now) = (Headroom::default(), now());
+        headroom.announced(now, (1, now), None, 5, &requests(steady(60, 5, MINUTE)));
+        assert!(headroom.fits_at(now, demand(0)) > now);
+    }
+
+    #[test]
+    fn it_comes_back_as_it_was_said() {
+        let (headroom, now) = told(&requests(steady(60, 0, MINUTE)));
+        let free = headroom.fits_at(now, demand(0));
+        assert!(free > now && free <= now + SECOND + Duration::from_millis(1));
+        assert_eq!(headroom.fits_at(free, demand(0)), free);
+
+        let (mut headroom, now) = told(&requests(window(60, 0, SECOND * 30)));
+        assert_eq!(headroom.fits_at(now, demand(0)), now + SECOND * 30);
+        let reset = now + SECOND * 30;
+        for _ in 0..60 {
+            assert_eq!(headroom.fits_at(reset, demand(0)), reset);
+            headroom.charge(reset, demand(0));
+        }
+        assert!(headroom.fits_at(reset, demand(0)) > reset);
+    }
+
+    #[test]
+    fn a_request_waits_for_its_tokens_and_a_smaller_one_does_not() {
+        // Of which 1,200 are kept back.
+        let (headroom, now) = told(&tokens(steady(60_000, 2_200, SECOND * 58)));
+        assert_eq!(headroom.fits_at(now, demand(1_000)), now);
+        let free = headroom.fits_at(now, demand(3_000));
+        assert!(free > now + SECOND && free < now + SECOND * 3, "{:?}", free - now);
+        // An estimate beyond the limit may be wrong: half of it is enough.
+        let free = headroom.fits_at(now, demand(1_000_000));
+        assert!(free > now + SECOND * 28 && free < now + SECOND * 30);
+    }
+
+    #[test]
+    fn what_was_estimated_too_high_is_given_back() {
+        let (mut headroom, now) = told(&tokens(steady(60_000, 2_200, SECOND * 58)));
+        let charge = headroom.charge(now, demand(1_000));
+        assert!(headroom.fits_at(now, demand(800)) > now);
+        headroom.settle(now, 2, charge, 100);
+        assert_eq!(headroom.fits_at(now, demand(800)), now);
+        // An answer that came later has it in its numbers.
+        let later = headroom.charge(now, demand(0));
+        headroom.announced(now, (3, now), Some(later), 0, &tokens(steady(60_000, 0, MINUTE)));
+        headroom.settle(now, 2, charge, 0);
+        assert!(headroom.fits_at(now, demand(1)) > now);
+    }
+
+    #[test]
+    fn an_unbounded_output_is_taken_to_be_usual() {
+        let mut headroom = Headroom::default();
+        let unbounded = Demand { input: 10, output: None };
+        assert_eq!(headroom.estimate(unbounded), 10);
+        headroom.note_output(500);
+        assert_eq!(headroom.estimate(unbounded), 510);
+        assert_eq!(headroom.estimate(demand(10)), 10);
+    }
+
+    #[test]
+    fn what_nobody_speaks_of_any_more_is_unknown() {
+        let (mut headroom, now) = told(&requests(steady(60, 60, Duration::ZERO)));
+        assert_eq!(headroom.share(now), Some(1.0));
+        for _ in 0..100 {
+            headroom.charge(now, demand(0));
+        }
+        // Nothing says when more comes.
+        assert_eq!(headroom.fits_at(now, demand(0)), now);
+        let later = now + KEPT + AND_THEN;
+        assert_eq!(headroom.share(later), None);
+        assert!(!headroom.says_something(later));
+    }
+
+    #[test]
+    fn once_a_minute_a_long_wait_is_put_to_the_test() {
+        let (mut headroom, now) = told(&requests(window(10, 0, MINUTE * 600)));
+        assert_eq!(headroom.fits_at(now, demand(0)), now + DOUBTED_AFTER);
+        let doubted = now + DOUBTED_AFTER;
+        assert_eq!(headroom.fits_at(doubted, demand(0)), doubted);
+        headroom.charge(doubted, demand(0));
+        assert_eq!(headroom.fits_at(doubted, demand(0)), doubted + DOUBTED_AFTER);
+    }
+
+    /// The upstream's own count.
+    struct Bucket {
+        left: f64,
+        at: Instant,
+    }
+
+    const PER_SECOND: f64 = 5.0;
+    const MOST: f64 = 300.0;
+
+    impl Bucket {
+        fn refill(&mut self, now: Instant) {
+            self.left = (self.left + PER_SECOND * (now - self.at).as_secs_f64()).min(MOST);
+            self.at = now;
+        }
+
+        /// What a request of so many tokens is told, if it is taken on.
+        fn take(&mut self, now: Instant, amount: f64) -> Option<Announced> {
+            self.refill(now);
+            if self.left < amount {
+                return None;
+            }
+            self.left -= amount;
+            let reset = Duration::from_secs_f64((MOST - self.left) / PER_SECOND);
+            Some(tokens(steady(300, self.left.floor() as u64, reset)))
+        }
+    }
+
+    proptest! {
+        /// Whatever comes when, and in whatever order answers come back: what fits passes.
+        #[test]
+        fn nothing_that_fits_is_refused(
+            steps in proptest::collection::vec((0..2000_u64, 1..100_u64, 0..20_usize), 1..200),
+        ) {
+            let start = now();
+            let mut headroom = Headroom::default();
+            let mut bucket = Bucket { left: MOST, at: start };
+            let first = bucket.take(start, 1.0).expect("it is full");
+            headroom.announced(start, (1, start), None, 0, &first);
+            let mut out: Vec<(u64, Instant, Charge, Announced)> = Vec::new();
+            let (mut now, mut attempt, mut held) = (start, 1, 0);
+            for (wait, size, back) in steps {
+                now += Duration::from_millis(wait);
+                if back < out.len() {
+                    let (attempt, sent, charge, told) = out.remove(back);
+                    headroom.announced(now, (attempt, sent), Some(charge), 0, &told);
+                }
+                if headroom.fits_at(now, demand(size)) <= now {
+                    attempt += 1;
+                    let charge = headroom.charge(now, demand(size));
+                    let told = bucket.take(now, size as f64);
+                    prop_assert!(told.is_some(), "refused with {} left", bucket.left);
+                    out.push((attempt, now, charge, told.expect("checked")));
+                } else {
+                    held += 1;
+                    bucket.refill(now);
+                    // Nor is it held back for long where there is room: counts are rounded, resets are not.
+                    prop_assert!(bucket.left < size as f64 + MOST * TOKEN_RESERVE + 2.0, "held back with {} left", bucket.left);
+                }
+            }
+            let _ = held;
+        }
+    }
+}
