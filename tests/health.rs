@@ -54,7 +54,7 @@ async fn at_the_start_everything_is_well_and_has_its_name() {
     let expected = |at: usize, label: Value, url: String| {
         json!({
             "id": key(&told, at)["id"], "label": label, "account": null, "host": url, "state": "ready", "cooldown_seconds": null,
-            "health": 1.0, "in_flight": 0, "attempts": 0, "models": [], "last_error": null,
+            "health": 1.0, "in_flight": 0, "attempts": 0, "models": [], "headroom": [], "last_error": null,
             "last_recheck_age_seconds": null,
         })
     };

@@ -80,11 +80,11 @@ struct Left {
 
 /// What is left of one limit at one moment.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Room {
-    /// How much.
-    pub(super) left: f64,
+pub struct Room {
+    /// How much, as far as can be told. Below zero, more was given out than there was.
+    pub left: f64,
     /// Of how much, if that is known.
-    pub(super) of: Option<f64>,
+    pub limit: Option<f64>,
 }
 
 /// One limit, as the upstream keeps it.
@@ -146,7 +146,7 @@ impl Headroom {
     pub(super) fn share(&self, now: Instant) -> Option<f64> {
         let shares = [&self.requests, &self.tokens].into_iter().flatten().filter_map(|tank| {
             let room = tank.room(now)?;
-            Some((room.left / room.of?).clamp(0.0, 1.0))
+            Some((room.left / room.limit?).clamp(0.0, 1.0))
         });
         shares.reduce(f64::min)
     }
@@ -339,7 +339,7 @@ impl Tank {
 
     fn room(&self, now: Instant) -> Option<Room> {
         self.is_known(now)
-            .then(|| Room { left: self.left(now), of: Some(self.most).filter(|most| most.is_finite()) })
+            .then(|| Room { left: self.left(now), limit: Some(self.most).filter(|most| most.is_finite()) })
     }
 
     /// From when on so much is there. Now, where that is not known.

@@ -40,6 +40,7 @@ use accounts::Accounts;
 use breaker::Breaker;
 pub use cooling::Reason;
 use effects::{Word, family};
+pub use headroom::Room;
 use limits::Limits;
 pub use line::LineFull;
 use line::Lines;
@@ -49,7 +50,7 @@ use rotation::index;
 use routing::Routing;
 pub use settings::{Settings, Strategy, UnknownStrategy};
 use slot::Slot;
-pub use snapshot::{Causes, HostView, KeyView, ModelRest, Snapshot, State};
+pub use snapshot::{Causes, HostView, KeyView, ModelRest, ModelRoom, Snapshot, State};
 
 use crate::types::{Class, Fingerprint, Key, KeyIdentity, Origin};
 

@@ -8,6 +8,7 @@ use std::{
 use super::{
     Pool, Reason, Want,
     cooling::{Cooling, Leave},
+    headroom::Room,
 };
 use crate::types::{AccountId, Class, Key, Origin};
 
@@ -52,6 +53,17 @@ pub struct ModelRest {
     pub until: Instant,
 }
 
+/// What is left of an account's limits for one model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelRoom {
+    /// Which.
+    pub model: Box<str>,
+    /// Of requests. `None`: unknown.
+    pub requests: Option<Room>,
+    /// Of tokens.
+    pub tokens: Option<Room>,
+}
+
 /// One key at one moment.
 #[derive(Debug, Clone)]
 pub struct KeyView {
@@ -69,6 +81,8 @@ pub struct KeyView {
     pub used: u64,
     /// Its rests, and those of its account, for single models.
     pub model_rests: Vec<ModelRest>,
+    /// What its account has left, for each model that answers spoke of lately.
+    pub rooms: Vec<ModelRoom>,
     /// The last attempt that was neither a success nor a client's fault: what it came to, and when.
     pub last_error: Option<(Class, Instant)>,
     /// When it was last sent on trial.
@@ -178,7 +192,15 @@ impl Pool {
                 }
             }
         }
+        let mut rooms: Vec<Vec<ModelRoom>> = vec![Vec::new(); self.slots.len()];
         for (account, limit) in self.limits.all() {
+            let [requests, tokens] = limit.headroom.rooms(now);
+            if requests.is_some() || tokens.is_some() {
+                for slot in &self.accounts.get(account).slots {
+                    let model = limit.model.clone();
+                    rooms[*slot as usize].push(ModelRoom { model, requests, tokens });
+                }
+            }
             let Some((reason, until)) = limit.cooling.current(now) else { continue };
             for slot in &self.accounts.get(account).slots {
                 model_rests[*slot as usize].push(ModelRest { model: limit.model.clone(), reason, until });
@@ -187,7 +209,11 @@ impl Pool {
         let rests = |reason| model_rests.iter().flatten().filter(|rest| rest.reason == reason).count();
         let count = Reason::ALL.map(|reason| (reason, rests(reason)));
         let accounts = &self.accounts;
-        let keys = self.slots.iter_mut().zip(model_rests).map(|(slot, model_rests)| KeyView {
+        for rooms in &mut rooms {
+            rooms.sort_unstable_by(|one, other| one.model.cmp(&other.model));
+        }
+        let of_models = model_rests.into_iter().zip(rooms);
+        let keys = self.slots.iter_mut().zip(of_models).map(|(slot, (model_rests, rooms))| KeyView {
             key: Arc::clone(&slot.key),
             account: accounts.get(slot.account).id,
             state: [&slot.cooling, &accounts.get(slot.account).cooling]
@@ -199,6 +225,7 @@ impl Pool {
             in_flight: slot.in_flight,
             used: slot.used,
             model_rests,
+            rooms,
             last_error: slot.last_error,
             last_trial: slot.last_trial,
         });

@@ -5,7 +5,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::Proxy;
-use crate::pool::{HostView, KeyView, Snapshot, State};
+use crate::pool::{HostView, KeyView, Room, Snapshot, State};
 
 /// Below this a key is not well, though it may serve.
 const WELL: f64 = 0.75;
@@ -86,6 +86,8 @@ struct KeyHealth {
     attempts: u64,
     /// Rests for single models.
     models: Vec<ModelHealth>,
+    /// What its account has left for single models, as answers announced, less what has gone out since.
+    headroom: Vec<Headroom>,
     last_error: Option<ErrorHealth>,
     /// When it was last sent on trial.
     last_recheck_age_seconds: Option<f64>,
@@ -96,6 +98,19 @@ struct ModelHealth {
     model: String,
     state: &'static str,
     cooldown_seconds: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct Headroom {
+    model: String,
+    requests: Option<RoomHealth>,
+    tokens: Option<RoomHealth>,
+}
+
+#[derive(Debug, Serialize)]
+struct RoomHealth {
+    left: f64,
+    limit: Option<f64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -177,11 +192,27 @@ impl KeyHealth {
                     cooldown_seconds: left(rest.until),
                 })
                 .collect(),
+            headroom: view
+                .rooms
+                .iter()
+                .map(|room| Headroom {
+                    model: room.model.to_string(),
+                    requests: room.requests.map(RoomHealth::of),
+                    tokens: room.tokens.map(RoomHealth::of),
+                })
+                .collect(),
             last_error: view
                 .last_error
                 .map(|(class, at)| ErrorHealth { class: class.as_str(), age_seconds: seconds(at, now) }),
             last_recheck_age_seconds: view.last_trial.map(|at| seconds(at, now)),
         }
+    }
+}
+
+impl RoomHealth {
+    fn of(room: Room) -> Self {
+        // What was given out beyond the limit is nothing that is left.
+        Self { left: room.left.max(0.0).floor(), limit: room.limit }
     }
 }
 

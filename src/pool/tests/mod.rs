@@ -2,6 +2,7 @@
 
 mod accounts;
 mod examples;
+mod headroom;
 mod lines;
 mod machine;
 mod naive;
@@ -90,6 +91,7 @@ pub(super) struct Bench {
     pub(super) model: Option<&'static str>,
     pub(super) purpose: &'static str,
     pub(super) tried: Vec<KeyIdentity>,
+    pub(super) demand: Demand,
     pub(super) failed_hosts: Vec<Origin>,
 }
 
@@ -108,7 +110,8 @@ impl Bench {
         let pool = Pool::new(settings, keys.clone(), home.origin(), fastrand::Rng::with_seed(7));
         let now = Clock::system().now().mono + Duration::from_secs(24 * 3600);
         let (tried, failed_hosts) = (Vec::new(), Vec::new());
-        Self { pool, keys, now, model: None, purpose: "chat", tried, failed_hosts }
+        let demand = Demand::default();
+        Self { pool, keys, now, model: None, purpose: "chat", tried, demand, failed_hosts }
     }
 
     pub(super) fn acquire(&mut self) -> Result<Grant, Exhausted> {
@@ -117,15 +120,9 @@ impl Bench {
     }
 
     pub(super) fn ask(&mut self, arrival: Arrival) -> Result<Grant, Exhausted> {
-        let Self { model, purpose, .. } = *self;
-        let want = Want {
-            arrival,
-            model,
-            purpose,
-            tried: &self.tried,
-            failed_hosts: &self.failed_hosts,
-            demand: Demand::default(),
-        };
+        let Self { model, purpose, demand, .. } = *self;
+        let want =
+            Want { arrival, model, purpose, tried: &self.tried, failed_hosts: &self.failed_hosts, demand };
         self.pool.acquire(self.now, &want)
     }
 
