@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::pace::Pace;
+use super::{pace::Pace, ramp::Ramp};
 
 /// Why a key rests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -78,6 +78,8 @@ pub(super) struct Cooling {
     probe: Probe,
     /// What rate limits have taught; it outlasts the rests.
     pace: Option<Box<Pace>>,
+    /// How its load grows again after a rest for a rate limit whose end we guessed.
+    ramp: Option<Box<Ramp>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -85,6 +87,8 @@ struct Rest {
     since: Instant,
     until: Instant,
     reason: Reason,
+    /// Whether nobody has said when it ends.
+    guessed: bool,
 }
 
 /// A key that comes back from a rest whose end we guessed serves one request at a time until one succeeds.
@@ -201,7 +205,7 @@ impl Cooling {
                 false
             }
             _ => {
-                self.rest = Some(Rest { since: now, until, reason });
+                self.rest = Some(Rest { since: now, until, reason, guessed: named.is_none() });
                 !known
             }
         }
@@ -224,11 +228,16 @@ impl Cooling {
         match self.rest {
             // It says nothing about a rest that began after it was sent.
             Some(rest) if rest.since >= started => false,
-            Some(_) => {
+            Some(rest) => {
                 self.end();
+                let is_ramp = rest.guessed && rest.reason == Reason::RateLimited;
+                self.ramp = is_ramp.then(|| Box::new(Ramp::new(now)));
                 true
             }
             None => {
+                if self.ramp.as_mut().is_some_and(|ramp| !ramp.passed(now, started)) {
+                    self.ramp = None;
+                }
                 self.strikes = 0;
                 false
             }
@@ -244,6 +253,9 @@ impl Cooling {
         if let Some(pace) = &mut self.pace {
             pace.granted(now);
         }
+        if let Some(ramp) = &mut self.ramp {
+            ramp.granted(now);
+        }
     }
 
     /// Whether it serves, or rests for its pace alone.
@@ -251,9 +263,10 @@ impl Cooling {
         self.rested(now) == Leave::Free || self.interval().is_some()
     }
 
-    /// Until when its pace holds it back. Who is parked until then must be told when that comes sooner.
+    /// Until when its pace, or its ramp, holds it back. Who is parked until then must be told when that comes sooner.
     pub(super) fn held_until(&self, now: Instant) -> Instant {
-        self.pace.as_ref().map_or(now, |pace| pace.free_at(now))
+        let paced = self.pace.as_ref().map_or(now, |pace| pace.free_at(now));
+        self.ramp.as_ref().map_or(paced, |ramp| ramp.free_at(now).max(paced))
     }
 
     /// The distance kept between attempts.

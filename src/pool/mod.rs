@@ -21,6 +21,7 @@ mod orders;
 mod outcome;
 mod pace;
 mod pick;
+mod ramp;
 mod rotation;
 mod routing;
 mod settings;
