@@ -3,6 +3,7 @@
 use std::{pin::pin, time::Duration};
 
 use http::Method;
+use serde_json::json;
 use support::{
     ask::{Got, in_turn},
     proxy::{Proxy, client, streamed_chat},
@@ -162,10 +163,24 @@ async fn a_complaint_in_place_of_a_stream_is_a_refusal_too() {
         assert_eq!(ask(&proxy).await.text(), text(&good()));
     }
     assert_eq!(proxy.keys_in("quota_exhausted").await, 1);
-    // Who asked for no stream gets what came.
+}
+
+#[tokio::test]
+async fn a_complaint_in_place_of_an_answer_is_a_refusal_whatever_its_status_says() {
+    let (upstream, proxy) = start("").await;
+    upstream.otherwise(Answer::api());
+    let complaint = json!({"error": {"code": 429, "message": "Rate limit exceeded."}});
+    upstream.key("sk-a").always(Answer::status(200).json(&complaint));
+    for _ in 0..4 {
+        let answer = proxy.chat("gpt-4o").await;
+        assert_eq!((answer.status, &answer.json()["object"]), (200, &"chat.completion".into()));
+    }
+    assert_eq!((upstream.calls("sk-a"), proxy.judged("rate_limited").await), (1, 1));
+    // What asks no model may well be about errors.
     let (upstream, proxy) = start("").await;
     upstream.otherwise(Answer::status(200).json(&complaint));
-    assert_eq!(proxy.chat("gpt-4o").await.json(), complaint);
+    assert_eq!(proxy.request(Method::GET, "/v1/batches/batch_1").await.json(), complaint);
+    assert_eq!(proxy.judged("success").await, 1);
 }
 
 #[tokio::test]

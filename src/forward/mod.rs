@@ -315,8 +315,9 @@ impl Forwarder {
         let (parts, body) = answer.into_parts();
         let media = Media::of(&parts.headers);
         let watched = (media == Some(Media::Events)).then_some(inbound.endpoint);
-        // JSON in place of a stream is a complaint, if not an answer.
-        let may_fail = watched.is_some() || inbound.stream && media.is_some();
+        // Some forget the status: JSON may be a complaint, in place of a stream or of an answer.
+        let asks_a_model = inbound.stream || inbound.endpoint == Endpoint::Inference;
+        let may_fail = watched.is_some() || asks_a_model && media.is_some();
         if !may_fail || verdict.class != Class::Success || body.is_end_stream() {
             let rest = Rest::Coming(body);
             let (start, watched) = (Bytes::new(), None);
