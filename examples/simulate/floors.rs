@@ -24,31 +24,30 @@ const fn floor(served: f64, errors: f64, waste: f64, wait_millis: u64) -> Floor 
 }
 
 /// Nobody gets an error as long as there is enough for all, and hardly anybody waits.
-pub(crate) const STEADY: Floor = floor(1.0, 0.0, 0.01, 500);
+pub(crate) const STEADY: Floor = floor(1.0, 0.0, 0.001, 500);
 /// Where there is not enough, next to all that there is gets used. Who is served may have waited as long as the policy
 /// lets it, and then for the answers to its attempts.
-pub(crate) const OVERLOAD: Floor = floor(0.98, 0.01, 0.025, 10_500);
-/// Each refusal costs a request, so that some of what there is is lost.
-pub(crate) const REFUSALS_COUNT: Floor = floor(0.92, 0.06, 0.12, 10_500);
+pub(crate) const OVERLOAD: Floor = floor(0.99, 0.01, 0.002, 10_500);
+/// Each refusal costs a request.
+pub(crate) const REFUSALS_COUNT: Floor = floor(0.98, 0.01, 0.005, 10_500);
 /// As much is offered as can be served within the longest wait.
-pub(crate) const BURSTS: Floor = floor(1.0, 0.0, 0.04, 8000);
-/// An account that has refused a large request is used with care for a while, and a line forms.
-pub(crate) const LARGE_REQUESTS: Floor = floor(1.0, 0.0, 0.01, 10_000);
-pub(crate) const WINDOWS: Floor = floor(1.0, 0.0, 0.01, 500);
-/// When the limits are reset, everybody in line is sent at once, to small accounts as to large ones.
-pub(crate) const WINDOWS_OVERLOAD: Floor = floor(0.98, 0.01, 0.27, 10_500);
+pub(crate) const BURSTS: Floor = floor(1.0, 0.0, 0.005, 8000);
+/// A large request waits for the first account that has so many tokens.
+pub(crate) const LARGE_REQUESTS: Floor = floor(1.0, 0.0, 0.005, 5000);
+pub(crate) const WINDOWS: Floor = floor(1.0, 0.0, 0.001, 500);
+pub(crate) const WINDOWS_OVERLOAD: Floor = floor(0.98, 0.01, 0.005, 10_500);
 pub(crate) const REFUSALS_ALONE: Floor = floor(1.0, 0.0, 0.01, 500);
-pub(crate) const LOST_HEADERS: Floor = floor(1.0, 0.0, 0.05, 500);
-/// A weakness: whenever a key has passed its trial, everybody in line is sent with it.
-pub(crate) const LOST_HEADERS_OVERLOAD: Floor = floor(0.97, 0.03, 0.98, 10_500);
-pub(crate) const LOST_HEADERS_WINDOWS: Floor = floor(0.96, 0.03, 0.27, 10_500);
-pub(crate) const SHARED: Floor = floor(1.0, 0.0, 0.015, 500);
+pub(crate) const LOST_HEADERS: Floor = floor(1.0, 0.0, 0.035, 500);
+/// After each rest whose end was guessed the load grows step by step.
+pub(crate) const LOST_HEADERS_OVERLOAD: Floor = floor(0.94, 0.045, 0.1, 10_500);
+pub(crate) const LOST_HEADERS_WINDOWS: Floor = floor(0.96, 0.03, 0.03, 10_500);
+pub(crate) const SHARED: Floor = floor(1.0, 0.0, 0.002, 500);
 /// A host that hangs is found out after the timeout for heads, a minute; then more requests are due for a retry than the
 /// budget for retries allows.
 pub(crate) const OUTAGE: Floor = floor(0.975, 0.025, 0.08, 61_000);
 /// A key that hangs has a tenth of the requests for a minute.
 pub(crate) const BAD_KEYS: Floor = floor(1.0, 0.0, 0.02, 61_000);
-pub(crate) const DAY: Floor = floor(0.99, 0.01, 0.015, 10_500);
+pub(crate) const DAY: Floor = floor(0.99, 0.01, 0.002, 10_500);
 
 impl Floor {
     /// What does not hold.

@@ -16,6 +16,9 @@ pub(crate) struct Outcome {
     pub(crate) optimum: Tally,
 }
 
+/// Where plain round robin wastes less of its calls, a scenario shows nothing.
+const CHALLENGE: f64 = 0.05;
+
 const HEAD: &str = "\
 | scenario | | offered | served, % of possible | client errors | upstream calls | wasted, % of calls | wasted per success \
 | wait p50, s | p99, s | fair to clients | to accounts |
@@ -58,7 +61,11 @@ impl Outcome {
     /// What is worse than it must be.
     pub(crate) fn complaints(&mut self) -> Vec<String> {
         let name = self.scenario.name;
-        let complaints = self.scenario.floor.complaints(&mut self.ours, &self.optimum);
+        let mut complaints = self.scenario.floor.complaints(&mut self.ours, &self.optimum);
+        let robin = self.robin.waste();
+        if robin < CHALLENGE {
+            complaints.push(format!("it shows nothing: round robin wastes {robin:.4} of its calls"));
+        }
         complaints.into_iter().map(|complaint| format!("{name}: {complaint}")).collect()
     }
 }

@@ -263,7 +263,7 @@ impl Pool {
     }
 
     /// The sets that may be asked for `model`.
-    fn sets_of(&self, model: &str) -> impl Iterator<Item = u32> + use<> {
+    pub(super) fn sets_of(&self, model: &str) -> impl Iterator<Item = u32> + use<> {
         let found = self.routing.find(Some(model));
         let others = self.routing.others().filter(|_| self.settings.others_step_in);
         let others = others.filter(|_| found.is_some_and(|(_, named)| named));

@@ -30,21 +30,30 @@ impl Pool {
         let account = self.slots[ticket.slot as usize].account;
         // What was charged to another account is not in this one's numbers.
         let charge = ticket.charge.filter(|_| ticket.account == account);
-        let keys = &self.accounts.get(account).slots;
-        let in_flight: u32 = keys.iter().map(|slot| self.slots[*slot as usize].in_flight).sum();
+        let others = if charge.is_some() { 0 } else { self.in_flight_of(account).saturating_sub(1) };
         let limit = self.limits.entry(now, account, model);
         let opened = limit.headroom.opens_at(now);
         let attempt = (ticket.id, ticket.started);
-        limit.headroom.announced(now, attempt, charge, in_flight.saturating_sub(1), announced);
+        limit.headroom.announced(now, attempt, charge, others, announced);
         let opens = limit.headroom.opens_at(now);
         let is_scarce = limit.headroom.share(now).is_some_and(|share| share < SCARCE);
         if is_scarce {
             self.mark_if_cheap(now, account, model, opens.max(now + SCARCE_FOR), &mut effects);
         }
-        if opens < opened || self.lines.waiting() > 0 {
+        if opens < opened {
             self.tell_for_model(account, model, &mut effects);
         }
+        if self.lines.waiting() > 0 {
+            // Who waits for more room than there was may find it.
+            for set in self.sets_of(model) {
+                self.lines.wake(self.rotation_of(set, Some(model)), &mut effects.wake);
+            }
+        }
         effects
+    }
+
+    fn in_flight_of(&self, account: u32) -> u32 {
+        self.accounts.get(account).slots.iter().map(|slot| self.slots[*slot as usize].in_flight).sum()
     }
 
     /// What an attempt has used, as its answer says at its end.
