@@ -59,7 +59,14 @@ fn pool(strategy: Strategy, keys: usize, priorities: usize, health: Health) -> (
 }
 
 fn want(arrival: Arrival) -> Want<'static> {
-    Want { arrival, model: Some("gpt-4o-mini"), purpose: "chat", tried: &[], failed_hosts: &[] }
+    Want {
+        arrival,
+        model: Some("gpt-4o-mini"),
+        purpose: "chat",
+        stream: false,
+        tried: &[],
+        failed_hosts: &[],
+    }
 }
 
 const SIZES: [usize; 4] = [10, 100, 1_000, 10_000];

@@ -67,7 +67,7 @@ struct Out {
 impl Request<'_> {
     fn want(&self) -> Want<'_> {
         let Self { arrival, model, tried, failed_hosts, .. } = self;
-        Want { arrival: *arrival, model: Some(model), purpose: PURPOSE, tried, failed_hosts }
+        Want { arrival: *arrival, model: Some(model), purpose: PURPOSE, stream: false, tried, failed_hosts }
     }
 }
 

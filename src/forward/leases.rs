@@ -15,7 +15,8 @@ use tracing::{info, warn};
 use crate::{
     clock::Clock,
     pool::{
-        Arrival, Causes, Effects, Exhausted, Outcome, Pool, Reason, Snapshot, Ticket, Transition, Want, Why,
+        Arrival, Causes, Effects, Exhausted, Outcome, Pool, Reason, Snapshot, Ticket, Transition,
+        Trouble, Want, Why,
     },
     types::{AccountId, Class, Key, KeyIdentity, Origin, PoolName, Verdict},
 };
@@ -44,12 +45,14 @@ pub(super) struct Ask {
     pub(super) arrival: Arrival,
     pub(super) model: Option<Box<str>>,
     pub(super) purpose: Box<str>,
+    pub(super) stream: bool,
 }
 
 impl Ask {
     fn want<'a>(&'a self, tried: &'a [KeyIdentity], failed_hosts: &'a [Origin]) -> Want<'a> {
-        let Self { arrival, model, purpose } = self;
-        Want { arrival: *arrival, model: model.as_deref(), purpose, tried, failed_hosts }
+        let Self { arrival, model, purpose, stream } = self;
+        let (arrival, model, stream) = (*arrival, model.as_deref(), *stream);
+        Want { arrival, model, purpose, stream, tried, failed_hosts }
     }
 }
 
@@ -95,9 +98,9 @@ impl SharedPool {
         self.lock().pool.snapshot(now)
     }
 
-    pub(super) fn ask(&self, model: Option<&str>, purpose: &str) -> Ask {
+    pub(super) fn ask(&self, model: Option<&str>, purpose: &str, stream: bool) -> Ask {
         let arrival = self.lock().pool.arrive();
-        Ask { arrival, model: model.map(Box::from), purpose: Box::from(purpose) }
+        Ask { arrival, model: model.map(Box::from), purpose: Box::from(purpose), stream }
     }
 
     /// Leases the key whose turn it is; waits for one, in the order of arrival, until `patience` ends.
@@ -189,8 +192,11 @@ impl SharedPool {
                 info!(target: TARGET, %pool, key.id = %key.id(), reason = reason.as_str(), model, for_ms = ms(until), with_keys = with, "key rests");
             }
             Transition::Recovered { key } => info!(target: TARGET, %pool, key.id = %key.id(), "key is back"),
-            Transition::HostOpened { host, until } => {
-                warn!(target: TARGET, %pool, %host, for_ms = ms(until), "upstream fails for its keys: breaker open");
+            Transition::HostOpened { host, trouble: Trouble::Egress, until } => {
+                warn!(target: TARGET, %pool, %host, trouble = Trouble::Egress.as_str(), for_ms = ms(until), "upstream refuses our address: breaker open");
+            }
+            Transition::HostOpened { host, trouble, until } => {
+                warn!(target: TARGET, %pool, %host, trouble = trouble.as_str(), for_ms = ms(until), "upstream fails for its keys: breaker open");
             }
             Transition::HostClosed { host } => {
                 info!(target: TARGET, %pool, %host, "upstream answers again: breaker closed")

@@ -35,6 +35,8 @@ const PACE_KEPT: Duration = Duration::from_millis(250);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Among {
     Ready,
+    /// Those on trial; of the late ones, who has been left alone for long enough.
+    OnTrialAndDue,
     OnTrial,
 }
 
@@ -48,10 +50,15 @@ impl Pool {
             let tier = rotation.tier_of(first);
             // Who has been refused already is not sent on a trial.
             let trial = want.tried.is_empty() && rotation.trial_is_due(now, tier);
-            let doubtful =
-                if trial { self.look(Among::OnTrial, 0..=tier, at, now, want, &mut aside) } else { None };
+            let doubtful = if trial {
+                self.look(Among::OnTrialAndDue, 0..=tier, at, now, want, &mut aside)
+            } else {
+                None
+            };
             if doubtful.is_some() {
-                self.rotations[at as usize].rotation.put_back(first);
+                let rotation = &mut self.rotations[at as usize].rotation;
+                rotation.put_back(first);
+                rotation.tried(now);
                 found = doubtful;
             } else if self.settings.strategy == Strategy::LeastInFlight {
                 found = Some(self.less_busy(first, at, now, want, &mut aside));
@@ -73,7 +80,7 @@ impl Pool {
             }
         }
         self.aside = aside;
-        found.map(|member| self.grant(set, at, member, now))
+        found.map(|member| self.grant(set, at, member, now, want.stream))
     }
 
     /// The first that may be asked and is good for this request. Who is not goes `aside`.
@@ -95,7 +102,7 @@ impl Pool {
             let rotation = &mut self.rotations[at as usize].rotation;
             let member = match among {
                 Among::Ready => rotation.take(lane)?,
-                Among::OnTrial => rotation.take_trial(lane)?,
+                Among::OnTrialAndDue | Among::OnTrial => rotation.take_trial(lane)?,
             };
             let this = &rotation.members[member as usize];
             let slot = &self.slots[this.slot as usize];
@@ -107,13 +114,21 @@ impl Pool {
                 rotation.put_at(member, slot.turns());
                 continue;
             }
+            let slot_at = this.slot;
             let (leave, doubtful) = self.standing(at, member, now);
+            let late = leave.is_granted() && among != Among::OnTrial && self.is_late(slot_at, now);
+            let not_due = late && among == Among::OnTrialAndDue && !self.late_is_due(slot_at, now);
             let rotation = &mut self.rotations[at as usize].rotation;
             match leave {
+                Leave::Free | Leave::Probe if late && among == Among::Ready => {
+                    self.slots[slot_at as usize].sidelined = true;
+                    rotation.put_on_trial(member);
+                }
                 Leave::Probe if doubtful && among == Among::Ready => rotation.put_on_trial(member),
                 Leave::Free | Leave::Probe => {
-                    let slot = &self.slots[rotation.members[member as usize].slot as usize];
-                    if want.tried.contains(&slot.key.identity()) || slot.is_denied(now, want.purpose) {
+                    let slot = &self.slots[slot_at as usize];
+                    let is_no_good = want.tried.contains(&slot.key.identity());
+                    if is_no_good || not_due || slot.is_denied(now, want.purpose) {
                         aside.push(member);
                         passed += 1;
                         if passed == most {
@@ -179,7 +194,7 @@ impl Pool {
         let trusted = |lane: &Lane| self.trusts(lane.host, now, want);
         match among {
             Among::Ready => rotation.first_lane(tiers, trusted).or_else(|| rotation.first_lane(tiers, open)),
-            Among::OnTrial => {
+            Among::OnTrialAndDue | Among::OnTrial => {
                 rotation.trial_lane(tiers, trusted).or_else(|| rotation.trial_lane(tiers, open))
             }
         }
@@ -231,9 +246,10 @@ impl Pool {
         }
     }
 
-    fn grant(&mut self, set: u32, at: u32, member: u32, now: Instant) -> Grant {
+    fn grant(&mut self, set: u32, at: u32, member: u32, now: Instant, stream: bool) -> Grant {
         let (leave, _) = self.standing(at, member, now);
         let slot_at = self.rotations[at as usize].rotation.members[member as usize].slot;
+        let part = self.silent_from(slot_at, now, stream);
         let slot = &mut self.slots[slot_at as usize];
         self.attempts += 1;
         let mut ticket = Ticket {
@@ -243,6 +259,7 @@ impl Pool {
             account: slot.account,
             started: now,
             heard: false,
+            part,
             probes: Probes::default(),
         };
         let breaker = &mut self.hosts[slot.host as usize].breaker;

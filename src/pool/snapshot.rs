@@ -6,8 +6,9 @@ use std::{
 };
 
 use super::{
-    Pool, Reason, Want,
+    Pool, Reason, Trouble, Want,
     cooling::{Cooling, Leave},
+    rotation::index,
 };
 use crate::types::{AccountId, Class, Key, Origin};
 
@@ -73,6 +74,8 @@ pub struct KeyView {
     pub last_error: Option<(Class, Instant)>,
     /// When it was last sent on trial.
     pub last_trial: Option<Instant>,
+    /// Whether it lets requests wait while others answer: then it is passed over.
+    pub late: bool,
 }
 
 /// Whether a key may serve.
@@ -113,8 +116,10 @@ pub struct HostView {
     pub origin: Origin,
     /// Whether requests are sent to it.
     pub open: bool,
-    /// How often its breaker has opened.
-    pub openings: u64,
+    /// If not: in what trouble it is, or our way to it.
+    pub trouble: Option<Trouble>,
+    /// Per trouble, how often its breaker has opened.
+    pub openings: Vec<(Trouble, u64)>,
 }
 
 /// Why the keys of a model set are not free: how many for which reason, and when the first of these is back.
@@ -186,26 +191,30 @@ impl Pool {
         }
         let rests = |reason| model_rests.iter().flatten().filter(|rest| rest.reason == reason).count();
         let count = Reason::ALL.map(|reason| (reason, rests(reason)));
+        let late: Vec<bool> = (0..self.slots.len()).map(|slot| self.is_late(index(slot), now)).collect();
         let accounts = &self.accounts;
-        let keys = self.slots.iter_mut().zip(model_rests).map(|(slot, model_rests)| KeyView {
-            key: Arc::clone(&slot.key),
-            account: accounts.get(slot.account).id,
-            state: [&slot.cooling, &accounts.get(slot.account).cooling]
-                .into_iter()
-                .filter_map(|cooling| cooling.current(now))
-                .max_by_key(|(_, until)| *until)
-                .map_or(State::Ready, |(reason, until)| State::Resting(reason, until)),
-            health: slot.window.health(now),
-            in_flight: slot.in_flight,
-            used: slot.used,
-            model_rests,
-            last_error: slot.last_error,
-            last_trial: slot.last_trial,
-        });
+        let keys =
+            self.slots.iter_mut().zip(late).zip(model_rests).map(|((slot, late), model_rests)| KeyView {
+                key: Arc::clone(&slot.key),
+                account: accounts.get(slot.account).id,
+                state: [&slot.cooling, &accounts.get(slot.account).cooling]
+                    .into_iter()
+                    .filter_map(|cooling| cooling.current(now))
+                    .max_by_key(|(_, until)| *until)
+                    .map_or(State::Ready, |(reason, until)| State::Resting(reason, until)),
+                health: slot.window.health(now),
+                in_flight: slot.in_flight,
+                used: slot.used,
+                model_rests,
+                last_error: slot.last_error,
+                last_trial: slot.last_trial,
+                late,
+            });
         let hosts = self.hosts.iter().map(|host| HostView {
             origin: host.origin.clone(),
             open: host.breaker.is_closed(),
-            openings: host.openings,
+            trouble: host.breaker.trouble(),
+            openings: Trouble::ALL.into_iter().zip(host.openings).collect(),
         });
         Snapshot {
             keys: keys.collect(),

@@ -92,7 +92,11 @@ impl Metrics {
             ("key_cycle_retries_total", Unit::Count, "Further upstream calls for a request, by kind"),
             ("key_cycle_retries_denied_total", Unit::Count, "Failures that were not tried again, by reason"),
             ("key_cycle_cooldowns_total", Unit::Count, "Rests that began, by reason"),
-            ("key_cycle_breaker_openings_total", Unit::Count, "How often the breaker of a host opened"),
+            (
+                "key_cycle_breaker_openings_total",
+                Unit::Count,
+                "How often the breaker of a host opened, by trouble",
+            ),
             ("key_cycle_request_bytes_total", Unit::Bytes, "Bytes of request bodies that were read"),
             ("key_cycle_answer_bytes_total", Unit::Bytes, "Bytes of answers sent to clients"),
             ("key_cycle_key_attempts_total", Unit::Count, "Upstream calls per key"),
@@ -110,6 +114,7 @@ impl Metrics {
             ),
             ("key_cycle_key_health", Unit::Count, "Health of a key, 0 to 1"),
             ("key_cycle_key_in_flight", Unit::Count, "Requests that a key is serving"),
+            ("key_cycle_key_late", Unit::Count, "1 while a key lets requests wait and others answer"),
             ("key_cycle_key_usable", Unit::Count, "1 while a key does not rest"),
             ("key_cycle_host_available", Unit::Count, "1 while requests are sent to a host"),
             ("key_cycle_connections", Unit::Count, "Connections of clients that are open"),
@@ -247,6 +252,7 @@ impl Metrics {
             };
             gauge("key_cycle_key_health", labels(), key.health);
             gauge("key_cycle_key_in_flight", labels(), f64::from(key.in_flight));
+            gauge("key_cycle_key_late", labels(), f64::from(u8::from(key.late)));
             gauge("key_cycle_key_usable", labels(), f64::from(u8::from(key.state == State::Ready)));
             let attempts = Key::from_parts("key_cycle_key_attempts_total", labels());
             self.recorder.register_counter(&attempts, &META).absolute(key.used);
@@ -254,8 +260,11 @@ impl Metrics {
         for host in &snapshot.hosts {
             let labels = || vec![pool(), Label::new("host", host.origin.to_string())];
             gauge("key_cycle_host_available", labels(), f64::from(u8::from(host.open)));
-            let openings = Key::from_parts("key_cycle_breaker_openings_total", labels());
-            self.recorder.register_counter(&openings, &META).absolute(host.openings);
+            for (trouble, count) in &host.openings {
+                let labels = [labels(), vec![Label::new("trouble", trouble.as_str())]].concat();
+                let openings = Key::from_parts("key_cycle_breaker_openings_total", labels);
+                self.recorder.register_counter(&openings, &META).absolute(*count);
+            }
         }
         self.recorder.handle().render()
     }

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod examples;
+mod late;
 mod lines;
 mod machine;
 mod naive;
@@ -89,6 +90,7 @@ pub(super) struct Bench {
     pub(super) now: Instant,
     pub(super) model: Option<&'static str>,
     pub(super) purpose: &'static str,
+    pub(super) stream: bool,
     pub(super) tried: Vec<KeyIdentity>,
     pub(super) failed_hosts: Vec<Origin>,
 }
@@ -108,7 +110,7 @@ impl Bench {
         let pool = Pool::new(settings, keys.clone(), home.origin(), fastrand::Rng::with_seed(7));
         let now = Clock::system().now().mono + Duration::from_secs(24 * 3600);
         let (tried, failed_hosts) = (Vec::new(), Vec::new());
-        Self { pool, keys, now, model: None, purpose: "chat", tried, failed_hosts }
+        Self { pool, keys, now, model: None, purpose: "chat", stream: false, tried, failed_hosts }
     }
 
     pub(super) fn acquire(&mut self) -> Result<Grant, Exhausted> {
@@ -117,8 +119,9 @@ impl Bench {
     }
 
     pub(super) fn ask(&mut self, arrival: Arrival) -> Result<Grant, Exhausted> {
-        let Self { model, purpose, .. } = *self;
-        let want = Want { arrival, model, purpose, tried: &self.tried, failed_hosts: &self.failed_hosts };
+        let Self { model, purpose, stream, .. } = *self;
+        let want =
+            Want { arrival, model, purpose, stream, tried: &self.tried, failed_hosts: &self.failed_hosts };
         self.pool.acquire(self.now, &want)
     }
 
@@ -137,6 +140,7 @@ impl Bench {
             arrival: Arrival(0),
             model: self.model,
             purpose: self.purpose,
+            stream: self.stream,
             tried: &[],
             failed_hosts: &[],
         };
@@ -144,7 +148,14 @@ impl Bench {
     }
 
     pub(super) fn join(&mut self, arrival: Arrival) -> Result<(), LineFull> {
-        let want = Want { arrival, model: self.model, purpose: self.purpose, tried: &[], failed_hosts: &[] };
+        let want = Want {
+            arrival,
+            model: self.model,
+            purpose: self.purpose,
+            stream: self.stream,
+            tried: &[],
+            failed_hosts: &[],
+        };
         self.pool.join(&want)
     }
 
@@ -153,6 +164,7 @@ impl Bench {
             arrival: Arrival(0),
             model: self.model,
             purpose: self.purpose,
+            stream: self.stream,
             tried: &[],
             failed_hosts: &[],
         };
@@ -197,6 +209,9 @@ pub(super) fn keys(entries: Vec<Entry>) -> Vec<Arc<Key>> {
         entries.into_iter().map(|entry| (Secret::new(&entry.secret).unwrap(), entry.settings)).collect();
     Key::pool(&PoolName::default(), entries).into_iter().map(Arc::new).collect()
 }
+
+pub(super) const FAILED: Outcome = Outcome::Failed(Trouble::ServerError);
+pub(super) const OVERLOADED: Outcome = Outcome::HostFailed(Trouble::Overload);
 
 pub(super) const fn rest(reason: Reason) -> Outcome {
     Outcome::Rest { reason, of: Rests::Key, named: None }
