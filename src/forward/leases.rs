@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use crate::{
     clock::Clock,
     pool::{
-        Arrival, Causes, Effects, Exhausted, Outcome, Pool, Reason, Snapshot, Ticket, Transition,
+        Arrival, Causes, Effects, Exhausted, Grant, Outcome, Pool, Reason, Snapshot, Ticket, Transition,
         Trouble, Want, Why,
     },
     types::{AccountId, Class, Key, KeyIdentity, Origin, PoolName, Verdict},
@@ -23,6 +23,9 @@ use crate::{
 
 /// The target of what is logged about keys and hosts: `RUST_LOG=key_cycle_proxy::pool=debug`.
 const TARGET: &str = "key_cycle_proxy::pool";
+
+/// So many keys are looked at for one of another account.
+const BESIDE_TRIES: usize = 4;
 
 /// A pool that many requests share.
 #[derive(Debug)]
@@ -143,6 +146,52 @@ impl SharedPool {
             // A cancelled wait leaves the line by `Waiting`'s drop.
             let _ = tokio::time::timeout_at(until.into(), woken.notified()).await;
         }
+    }
+
+    /// Leases a key for a second attempt beside `first`: of another account if there is one, and only if it is free now
+    /// and nobody waits for it.
+    pub(super) fn lease_beside(
+        self: &Arc<Self>,
+        first: &Lease,
+        ask: &Arc<Ask>,
+        tried: &[KeyIdentity],
+        failed_hosts: &[Origin],
+    ) -> Option<Lease> {
+        let now = self.clock.mono();
+        let mut tried = tried.to_vec();
+        tried.push(first.key.identity());
+        let mut of_the_same: Option<Lease> = None;
+        for _ in 0..BESIDE_TRIES {
+            let mut inner = self.lock();
+            if inner.pool.waiting() > 0 {
+                break;
+            }
+            let Ok(Grant { key, ticket }) = inner.pool.acquire(now, &ask.want(&tried, failed_hosts)) else {
+                break;
+            };
+            let same = inner.pool.share_account(&first.key, &key);
+            drop(inner);
+            let lease =
+                Lease { pool: Arc::clone(self), key, ticket: Some(ticket), ask: Arc::clone(ask), since: now };
+            let identity = lease.key.identity();
+            if tried.contains(&identity) {
+                // There is no other.
+                lease.settle(Outcome::Unused);
+                break;
+            }
+            if !same {
+                if let Some(spare) = of_the_same {
+                    spare.settle(Outcome::Unused);
+                }
+                return Some(lease);
+            }
+            tried.push(identity);
+            match of_the_same {
+                None => of_the_same = Some(lease),
+                Some(_) => lease.settle(Outcome::Unused),
+            }
+        }
+        of_the_same
     }
 
     pub(super) fn lift(&self, keys: &[KeyIdentity], reason: Reason) {
@@ -273,6 +322,11 @@ pub(super) struct Lease {
 impl Lease {
     pub(super) fn key(&self) -> &Arc<Key> {
         &self.key
+    }
+
+    /// When it began.
+    pub(super) fn since(&self) -> Instant {
+        self.since
     }
 
     /// A head has come that shows the key at work, and perhaps its account; the lease stays out for the body.
