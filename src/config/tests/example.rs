@@ -27,6 +27,7 @@ const OTHERS: [(&str, &str, &str); 44] = [
     ("upstream", "max_retries", "0"),
     ("upstream", "retry_initial_backoff_ms", "1"),
     ("upstream", "retry_max_backoff_ms", "2001"),
+    ("upstream", "hedge_after_ms", "2500"),
     ("upstream", "max_wait_ms", "0"),
     ("upstream", "max_waiting", "1"),
     ("keys", "rotation_strategy", "\"random\""),
