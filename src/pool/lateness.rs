@@ -24,7 +24,7 @@ const LEAST: Duration = Duration::from_millis(100);
 /// share that.
 const LONE: f64 = 4.0;
 /// So many heads must have come elsewhere meanwhile, or one for each attempt.
-const WITNESSES: u64 = 3;
+const WITNESSES: u32 = 3;
 /// A late key is tried again after this time, and then each time after twice as long.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 
@@ -54,57 +54,64 @@ impl Usual {
 }
 
 /// The attempts of a key, of one kind, that were sent after its last head and have brought none.
+///
+/// It is looked at with every pick, and there are two for each key: so it is kept small.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Silence {
     /// How many there are.
     sent: u32,
     /// How many of these are still out; the others were given up.
     out: u32,
-    /// When it began, and when nobody waited any more, if nobody does; the last attempt.
-    times: Option<Times>,
-    /// How many attempts had been made and how many heads had come in the whole pool.
+    /// When it began, moved on by what lay between two attempts while none was out.
+    began: Option<Instant>,
+    /// How long after that nobody waited any more, if nobody does; and how long after it the last was sent.
+    given_up: Millis,
+    last_sent: Millis,
     before: Counts,
     /// How many silences there were before.
     number: u32,
 }
 
-/// What has happened in the whole pool so far.
+/// How many attempts have been made and how many heads have come in the whole pool; only differences are asked for.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Counts {
-    attempts: u64,
-    heads: u64,
+    attempts: u32,
+    heads: u32,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Times {
-    /// Moved on by what lay between two attempts while none was out.
-    began: Instant,
-    given_up: Instant,
-    last_sent: Instant,
+#[derive(Debug, Clone, Copy, Default)]
+struct Millis(u32);
+
+impl Millis {
+    fn between(since: Instant, now: Instant) -> Self {
+        Self(u32::try_from(now.saturating_duration_since(since).as_millis()).unwrap_or(u32::MAX))
+    }
+
+    fn duration(self) -> Duration {
+        Duration::from_millis(self.0.into())
+    }
 }
 
 impl Silence {
     fn sent(&mut self, now: Instant, counts: Counts) {
-        match &mut self.times {
-            Some(times) if self.sent > 0 => {
-                if self.out == 0 {
-                    times.began += now.saturating_duration_since(times.given_up);
-                }
-                times.last_sent = now;
-            }
-            times => {
-                *times = Some(Times { began: now, given_up: now, last_sent: now });
+        let began = match self.began.filter(|_| self.sent > 0) {
+            Some(began) if self.out > 0 => began,
+            Some(began) => began + now.saturating_duration_since(began + self.given_up.duration()),
+            None => {
                 self.before = counts;
+                now
             }
-        }
+        };
+        self.began = Some(began);
+        self.last_sent = Millis::between(began, now);
         self.sent = self.sent.saturating_add(1);
         self.out = self.out.saturating_add(1);
     }
 
     fn given_up(&mut self, now: Instant) {
         self.out = self.out.saturating_sub(1);
-        if let Some(times) = self.times.as_mut().filter(|_| self.out == 0) {
-            times.given_up = now;
+        if let Some(began) = self.began.filter(|_| self.out == 0) {
+            self.given_up = Millis::between(began, now);
         }
     }
 
@@ -114,23 +121,26 @@ impl Silence {
 
     /// Whether it has lasted too long.
     fn is_late(&self, now: Instant, usual: &Usual, counts: Counts) -> bool {
-        let Some(times) = self.times.filter(|_| self.sent > 0) else { return false };
-        let elsewhere = counts.attempts.saturating_sub(self.before.attempts + u64::from(self.sent));
-        let heads = counts.heads - self.before.heads;
+        let Some(began) = self.began.filter(|_| self.sent > 0) else { return false };
+        let age = if self.out > 0 { now.saturating_duration_since(began) } else { self.given_up.duration() };
+        if age < LEAST {
+            return false;
+        }
+        let elsewhere = counts.attempts.wrapping_sub(self.before.attempts).saturating_sub(self.sent);
+        let heads = counts.heads.wrapping_sub(self.before.heads);
         // Where nobody else was asked it is worth asking.
         if heads < WITNESSES && heads < elsewhere {
             return false;
         }
-        let until = if self.out > 0 { now } else { times.given_up };
-        let age = until.saturating_duration_since(times.began).as_secs_f64();
+        let age = age.as_secs_f64();
         usual.latest().is_some_and(|latest| age >= latest && age * f64::from(self.sent) >= latest * LONE)
     }
 
     /// Whether it is time to find out whether it is over.
     fn is_due(&self, now: Instant) -> bool {
-        self.times.is_none_or(|Times { began, last_sent, .. }| {
-            let pause = last_sent.saturating_duration_since(began).max(FIRST_RETRY);
-            now.saturating_duration_since(last_sent) >= pause
+        self.began.is_none_or(|began| {
+            let last_sent = self.last_sent.duration();
+            now.saturating_duration_since(began + last_sent) >= last_sent.max(FIRST_RETRY)
         })
     }
 }
@@ -164,7 +174,9 @@ impl Pool {
     }
 
     fn counts(&self) -> Counts {
-        Counts { attempts: self.attempts, heads: self.heads }
+        #[expect(clippy::cast_possible_truncation, reason = "only differences are asked for")]
+        let attempts = self.attempts as u32;
+        Counts { attempts, heads: self.heads }
     }
 
     /// An attempt begins.
@@ -178,7 +190,7 @@ impl Pool {
 
     /// A head has come for `ticket`, of an answer that was asked for.
     pub(super) fn note_head(&mut self, ticket: &Ticket, took: Duration) {
-        self.heads += 1;
+        self.heads = self.heads.wrapping_add(1);
         let host = self.slots[ticket.slot as usize].host;
         self.hosts[host as usize].usual[ticket.part.kind].note(took);
     }

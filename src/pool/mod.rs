@@ -76,8 +76,8 @@ pub struct Pool {
     rng: fastrand::Rng,
     /// Attempts so far.
     attempts: u64,
-    /// Heads so far.
-    heads: u64,
+    /// Heads so far, and over again.
+    heads: u32,
     /// How often a key or a host changed its state.
     changes: u64,
     /// How many rests have begun, per reason.
