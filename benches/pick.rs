@@ -9,7 +9,7 @@ use divan::{Bencher, black_box};
 use key_cycle_proxy::{
     clock::Clock,
     pool::{Arrival, Grant, Outcome, Pool, Reason, Rests, Settings, Strategy, Want},
-    types::{BaseUrl, Key, KeySettings, PoolName, Secret},
+    types::{BaseUrl, Demand, Key, KeySettings, PoolName, Secret},
 };
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -63,6 +63,7 @@ fn want(arrival: Arrival) -> Want<'static> {
         arrival,
         model: Some("gpt-4o-mini"),
         purpose: "chat",
+        stream: false,
         tried: &[],
         failed_hosts: &[],
         demand: Demand::default(),

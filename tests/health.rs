@@ -49,13 +49,12 @@ async fn at_the_start_everything_is_well_and_has_its_name() {
     clock.pass(SECOND * 5).await;
     let told = health(&proxy).await;
     assert_eq!(seconds(&told["uptime_seconds"]), 5);
-    let host =
-        |url: String, openings: u64| json!({"host": url, "available": true, "breaker_openings": openings});
+    let host = |url: String, openings: u64| json!({"host": url, "available": true, "trouble": null, "breaker_openings": openings});
     let expected = |at: usize, label: Value, url: String| {
         json!({
             "id": key(&told, at)["id"], "label": label, "account": null, "host": url, "state": "ready", "cooldown_seconds": null,
             "health": 1.0, "in_flight": 0, "attempts": 0, "models": [], "headroom": [], "last_error": null,
-            "last_recheck_age_seconds": null,
+            "late": false, "last_recheck_age_seconds": null,
         })
     };
     let whole = json!({
@@ -171,6 +170,8 @@ async fn a_host_that_fails_is_not_available_until_it_works_again() {
     };
     let told = health(&proxy).await;
     assert_eq!((host(&told, 0), host(&told, 1)), ((false, 1), (true, 0)));
+    let trouble = |told: &Value| told["pools"][0]["hosts"][0]["trouble"].clone();
+    assert_eq!(trouble(&told), "server_error");
     assert_eq!(told["status"], "degraded", "the other host serves");
     assert_eq!(key(&told, 0)["last_error"]["class"], "server_error");
     // Its probe fails, and it is shut for longer.
@@ -180,7 +181,8 @@ async fn a_host_that_fails_is_not_available_until_it_works_again() {
     clock.pass(SECOND * 2).await;
     upstream.otherwise(Answer::api());
     assert_eq!(proxy.chat("gpt-4o").await.status, 200);
-    assert_eq!(host(&health(&proxy).await, 0), (true, 2));
+    let told = health(&proxy).await;
+    assert_eq!((host(&told, 0), trouble(&told)), ((true, 2), Value::Null));
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const RETRIES: [&str; 2] =
     [r#"key_cycle_retries_total{kind="rotation"}"#, r#"key_cycle_retries_total{kind="retry"}"#];
 const BYTES: &str = "key_cycle_request_bytes_total";
+const OPENINGS: &str = "key_cycle_breaker_openings_total";
 const CONNECTIONS: &str = "key_cycle_connections";
 const REASONS: [&str; 6] =
     ["rate_limited", "quota_exhausted", "rejected", "refused", "failing", "model_unavailable"];
@@ -47,7 +48,11 @@ async fn every_new_family_is_there_from_the_start() {
     let text = proxy.metrics().await;
     let mut lines: Vec<String> = RETRIES.map(|line| format!("{line} 0")).into();
     lines.extend(REASONS.map(|r| format!(r#"key_cycle_cooldowns_total{{pool="default",reason="{r}"}} 0"#)));
-    lines.push(format!(r#"key_cycle_breaker_openings_total{{pool="default",host="{}"}} 0"#, upstream.url()));
+    let host = upstream.url();
+    lines.extend(
+        ["server_error", "overload", "transport", "egress"]
+            .map(|trouble| format!(r#"{OPENINGS}{{pool="default",host="{host}",trouble="{trouble}"}} 0"#)),
+    );
     lines.push(format!("{BYTES} 0"));
     lines.push("key_cycle_ready 1".to_owned());
     lines.push(format!(r#"key_cycle_build_info{{version="{}"}} 1"#, env!("CARGO_PKG_VERSION")));
@@ -110,14 +115,14 @@ async fn each_rest_that_begins_is_counted_once_by_its_reason() {
 #[tokio::test]
 async fn a_key_that_fails_alone_rests_and_a_host_that_fails_opens_its_breaker() {
     let (upstream, proxy) = two_keys("").await;
-    let opened = format!(r#"key_cycle_breaker_openings_total{{pool="default",host="{}"}}"#, upstream.url());
+    let opened = format!(r#"{OPENINGS}{{pool="default",host="{}",trouble="server_error"}}"#, upstream.url());
     upstream.key("sk-a").always(Answer::status(500));
     proxy.chats(8).await;
     assert_eq!((rests(&proxy).await, proxy.metric(&opened).await), ([0.0, 0.0, 0.0, 0.0, 1.0, 0.0], 0.0));
 
     let clock = StillClock::stop();
     let (upstream, proxy) = two_keys("max_retries = 0\nmax_wait_ms = 0").await;
-    let opened = format!(r#"key_cycle_breaker_openings_total{{pool="default",host="{}"}}"#, upstream.url());
+    let opened = format!(r#"{OPENINGS}{{pool="default",host="{}",trouble="server_error"}}"#, upstream.url());
     upstream.otherwise(Answer::status(500));
     proxy.chats(4).await;
     assert_eq!(proxy.metric(&opened).await, 0.0);

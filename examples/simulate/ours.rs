@@ -68,8 +68,8 @@ struct Out {
 impl Request<'_> {
     fn want(&self) -> Want<'_> {
         let Self { arrival, model, tried, failed_hosts, demand, .. } = self;
-        let (arrival, demand) = (*arrival, *demand);
-        Want { arrival, model: Some(model), purpose: PURPOSE, tried, failed_hosts, demand }
+        let (arrival, model, demand) = (*arrival, Some(*model), *demand);
+        Want { arrival, model, purpose: PURPOSE, stream: false, tried, failed_hosts, demand }
     }
 }
 

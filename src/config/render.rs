@@ -44,6 +44,7 @@ pub(super) fn render(config: &Config) -> String {
     text.plain("max_retries", policy.max_retries);
     text.millis("retry_initial_backoff_ms", policy.backoff.initial());
     text.millis("retry_max_backoff_ms", policy.backoff.max());
+    text.millis("hedge_after_ms", policy.hedge_after.unwrap_or_default());
     text.millis("max_wait_ms", policy.max_wait);
     text.plain("max_waiting", pool.max_waiting);
 

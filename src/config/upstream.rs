@@ -40,6 +40,7 @@ pub(super) fn upstream(mut section: Section<'_, '_>, env: &Env) -> Upstream {
         max_retries: section.whole("max_retries", 0..=100).unwrap_or(policy.max_retries),
         max_wait: section.millis("max_wait_ms", 0).unwrap_or(policy.max_wait),
         backoff: backoff(&mut section, policy.backoff),
+        hedge_after: section.millis("hedge_after_ms", 0).filter(|after| !after.is_zero()),
     };
     let transport = transport::Settings {
         connect_timeout: section.millis("connect_timeout_ms", 1).unwrap_or(transport.connect_timeout),

@@ -11,10 +11,17 @@ const SHARE: f64 = 0.2;
 const FLOOR_PER_SECOND: f64 = 10.0;
 /// What can be saved up.
 const MOST: f64 = 100.0;
+/// The same for second attempts beside a first that is only slow.
+const SHARE_OF_HEDGES: f64 = 0.05;
+const HEDGES_PER_SECOND: f64 = 1.0;
+const MOST_HEDGES: f64 = 10.0;
 
 /// The retries that may still be made.
 #[derive(Debug)]
 pub struct Budget {
+    share: f64,
+    per_second: f64,
+    most: f64,
     saved: f64,
     counted: Option<Instant>,
 }
@@ -29,19 +36,29 @@ impl Budget {
     /// As much as a second brings.
     #[must_use]
     pub fn new() -> Self {
-        Self { saved: FLOOR_PER_SECOND, counted: None }
+        Self::of(SHARE, FLOOR_PER_SECOND, MOST)
+    }
+
+    /// The same for second attempts beside a first.
+    #[must_use]
+    pub fn of_hedges() -> Self {
+        Self::of(SHARE_OF_HEDGES, HEDGES_PER_SECOND, MOST_HEDGES)
+    }
+
+    fn of(share: f64, per_second: f64, most: f64) -> Self {
+        Self { share, per_second, most, saved: per_second, counted: None }
     }
 
     /// A request was made.
     pub fn deposit(&mut self) {
-        self.saved = (self.saved + SHARE).min(MOST);
+        self.saved = (self.saved + self.share).min(self.most);
     }
 
     /// Whether one more retry may be made; counts it if so.
     pub fn withdraw(&mut self, now: Instant) -> bool {
         if let Some(counted) = self.counted {
             let seconds = now.saturating_duration_since(counted).as_secs_f64();
-            self.saved = (self.saved + seconds * FLOOR_PER_SECOND).min(MOST);
+            self.saved = (self.saved + seconds * self.per_second).min(self.most);
         }
         self.counted = Some(now);
         let affordable = self.saved >= 1.0;
@@ -70,6 +87,19 @@ mod tests {
             retries += (0..3).filter(|_| budget.withdraw(now)).count();
         }
         assert!((2_000..=2_220).contains(&retries), "{retries}");
+    }
+
+    #[test]
+    fn where_all_is_slow_a_twentieth_is_sent_twice() {
+        let mut now = Clock::system().now().mono;
+        let mut budget = Budget::of_hedges();
+        let mut hedges = 0;
+        for _ in 0..10_000 {
+            now += Duration::from_millis(1);
+            budget.deposit();
+            hedges += usize::from(budget.withdraw(now));
+        }
+        assert!((500..=512).contains(&hedges), "{hedges}");
     }
 
     #[test]

@@ -15,7 +15,8 @@ use tracing::{info, warn};
 use crate::{
     clock::Clock,
     pool::{
-        Arrival, Causes, Effects, Exhausted, Outcome, Pool, Reason, Snapshot, Ticket, Transition, Want, Why,
+        Arrival, Causes, Effects, Exhausted, Grant, Outcome, Pool, Reason, Snapshot, Ticket, Transition,
+        Trouble, Want, Why,
     },
     provider::Told,
     types::{Class, Demand, Key, KeyIdentity, Origin, PoolName, Usage, Verdict},
@@ -23,6 +24,9 @@ use crate::{
 
 /// The target of what is logged about keys and hosts: `RUST_LOG=key_cycle_proxy::pool=debug`.
 const TARGET: &str = "key_cycle_proxy::pool";
+
+/// So many keys are looked at for one of another account.
+const BESIDE_TRIES: usize = 4;
 
 /// A pool that many requests share.
 #[derive(Debug)]
@@ -46,13 +50,14 @@ pub(super) struct Ask {
     pub(super) model: Option<Box<str>>,
     pub(super) purpose: Box<str>,
     pub(super) demand: Demand,
+    pub(super) stream: bool,
 }
 
 impl Ask {
     fn want<'a>(&'a self, tried: &'a [KeyIdentity], failed_hosts: &'a [Origin]) -> Want<'a> {
-        let Self { arrival, model, purpose, demand } = self;
-        let (model, demand) = (model.as_deref(), *demand);
-        Want { arrival: *arrival, model, purpose, tried, failed_hosts, demand }
+        let Self { arrival, model, purpose, stream, demand } = self;
+        let (arrival, model, stream, demand) = (*arrival, model.as_deref(), *stream, *demand);
+        Want { arrival, model, purpose, stream, tried, failed_hosts, demand }
     }
 }
 
@@ -98,9 +103,9 @@ impl SharedPool {
         self.lock().pool.snapshot(now)
     }
 
-    pub(super) fn ask(&self, model: Option<&str>, purpose: &str, demand: Demand) -> Ask {
+    pub(super) fn ask(&self, model: Option<&str>, purpose: &str, stream: bool, demand: Demand) -> Ask {
         let arrival = self.lock().pool.arrive();
-        Ask { arrival, model: model.map(Box::from), purpose: Box::from(purpose), demand }
+        Ask { arrival, model: model.map(Box::from), purpose: Box::from(purpose), stream, demand }
     }
 
     /// Leases the key whose turn it is; waits for one, in the order of arrival, until `patience` ends.
@@ -143,6 +148,52 @@ impl SharedPool {
             // A cancelled wait leaves the line by `Waiting`'s drop.
             let _ = tokio::time::timeout_at(until.into(), woken.notified()).await;
         }
+    }
+
+    /// Leases a key for a second attempt beside `first`: of another account if there is one, and only if it is free now
+    /// and nobody waits for it.
+    pub(super) fn lease_beside(
+        self: &Arc<Self>,
+        first: &Lease,
+        ask: &Arc<Ask>,
+        tried: &[KeyIdentity],
+        failed_hosts: &[Origin],
+    ) -> Option<Lease> {
+        let now = self.clock.mono();
+        let mut tried = tried.to_vec();
+        tried.push(first.key.identity());
+        let mut of_the_same: Option<Lease> = None;
+        for _ in 0..BESIDE_TRIES {
+            let mut inner = self.lock();
+            if inner.pool.waiting() > 0 {
+                break;
+            }
+            let Ok(Grant { key, ticket }) = inner.pool.acquire(now, &ask.want(&tried, failed_hosts)) else {
+                break;
+            };
+            let same = inner.pool.share_account(&first.key, &key);
+            drop(inner);
+            let lease =
+                Lease { pool: Arc::clone(self), key, ticket: Some(ticket), ask: Arc::clone(ask), since: now };
+            let identity = lease.key.identity();
+            if tried.contains(&identity) {
+                // There is no other.
+                lease.settle(Outcome::Unused);
+                break;
+            }
+            if !same {
+                if let Some(spare) = of_the_same {
+                    spare.settle(Outcome::Unused);
+                }
+                return Some(lease);
+            }
+            tried.push(identity);
+            match of_the_same {
+                None => of_the_same = Some(lease),
+                Some(_) => lease.settle(Outcome::Unused),
+            }
+        }
+        of_the_same
     }
 
     pub(super) fn lift(&self, keys: &[KeyIdentity], reason: Reason) {
@@ -192,8 +243,11 @@ impl SharedPool {
                 info!(target: TARGET, %pool, key.id = %key.id(), reason = reason.as_str(), model, for_ms = ms(until), with_keys = with, "key rests");
             }
             Transition::Recovered { key } => info!(target: TARGET, %pool, key.id = %key.id(), "key is back"),
-            Transition::HostOpened { host, until } => {
-                warn!(target: TARGET, %pool, %host, for_ms = ms(until), "upstream fails for its keys: breaker open");
+            Transition::HostOpened { host, trouble: Trouble::Egress, until } => {
+                warn!(target: TARGET, %pool, %host, trouble = Trouble::Egress.as_str(), for_ms = ms(until), "upstream refuses our address: breaker open");
+            }
+            Transition::HostOpened { host, trouble, until } => {
+                warn!(target: TARGET, %pool, %host, trouble = trouble.as_str(), for_ms = ms(until), "upstream fails for its keys: breaker open");
             }
             Transition::HostClosed { host } => {
                 info!(target: TARGET, %pool, %host, "upstream answers again: breaker closed")
@@ -277,6 +331,11 @@ pub(super) struct Lease {
 impl Lease {
     pub(super) fn key(&self) -> &Arc<Key> {
         &self.key
+    }
+
+    /// When it began.
+    pub(super) fn since(&self) -> Instant {
+        self.since
     }
 
     /// A head has come that shows the key at work, and tells this of its account; the lease stays out for the body.

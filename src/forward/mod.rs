@@ -6,6 +6,7 @@ mod budget;
 mod coding;
 mod error;
 pub mod headers;
+mod hedge;
 mod inbound;
 mod leases;
 mod opening;
@@ -27,6 +28,7 @@ pub use budget::Budget;
 use bytes::Bytes;
 pub use error::{ForwardError, Unavailable};
 use headers::{add_key, strip_answer};
+use hedge::{Course, Raced};
 use http::{
     HeaderMap, HeaderValue, Response, StatusCode,
     header::{CONTENT_ENCODING, CONTENT_LENGTH},
@@ -60,6 +62,8 @@ pub struct Forwarder {
     policy: Policy,
     clock: Clock,
     budget: Mutex<Budget>,
+    /// The same for second attempts beside the first.
+    hedges: Mutex<Budget>,
     metrics: Arc<Metrics>,
 }
 
@@ -135,7 +139,8 @@ impl Forwarder {
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { pool, transport, policy, clock, budget: Mutex::new(Budget::new()), metrics }
+        let (budget, hedges) = (Mutex::new(Budget::new()), Mutex::new(Budget::of_hedges()));
+        Self { pool, transport, policy, clock, budget, hedges, metrics }
     }
 
     /// The pool it takes its keys from.
@@ -157,13 +162,18 @@ impl Forwarder {
         mut alarm: Alarm,
     ) -> Result<Response<LeasedBody>, (ForwardError, Access)> {
         let start = self.clock.mono();
-        let ask = Arc::new(self.pool.ask(inbound.model(), inbound.purpose(), inbound.demand));
+        let (stream, demand) = (inbound.stream, inbound.demand);
+        let ask = Arc::new(self.pool.ask(inbound.model(), inbound.purpose(), stream, demand));
         let mut plan = Plan::new(&self.policy, start, inbound.may_repeat, self.pool.keys());
         let mut rng = fastrand::Rng::new();
         let mut patience = self.policy.max_wait;
         let mut tries = Tries::default();
         let mut again = None;
         self.budget.lock().unwrap_or_else(PoisonError::into_inner).deposit();
+        let hedge_after = self.hedges_after(&inbound);
+        if hedge_after.is_some() {
+            self.hedges.lock().unwrap_or_else(PoisonError::into_inner).deposit();
+        }
         loop {
             let asked = self.clock.mono();
             let wait = if tries.all_refuse() { Duration::ZERO } else { patience };
@@ -188,7 +198,23 @@ impl Forwarder {
             if let Some(kind) = again {
                 self.metrics.retried(kind);
             }
-            let missed = match self.attempt(&lease, &inbound, limit, &mut alarm).await {
+            let attempt = if let Some(after) = hedge_after {
+                let (ask, tried, deadline) = (&ask, &tries, plan.deadline());
+                let course = Course { inbound: &inbound, ask, tries: tried, after, deadline };
+                match Box::pin(self.race(lease, course, &mut alarm, &mut access)).await {
+                    Ok(Raced { lease: of, attempt, lost }) => {
+                        lease = of;
+                        if let Some((lost, missed)) = lost {
+                            self.lost(lost, &missed, &mut tries, &mut access);
+                        }
+                        Ok(attempt)
+                    }
+                    Err(bad) => return Err((bad, access)),
+                }
+            } else {
+                self.attempt(&lease, &inbound, limit, &mut alarm).await
+            };
+            let missed = match attempt {
                 Err(bad) => return Err((bad, access)),
                 Ok(Attempt::Passed(passed)) => {
                     let (key, verdict) = (Arc::clone(lease.key()), passed.verdict);

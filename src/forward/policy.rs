@@ -19,6 +19,8 @@ pub struct Policy {
     pub backoff: Backoff,
     /// How long a request may wait for a key.
     pub max_wait: Duration,
+    /// After which time without a head a second attempt is made beside the first. `None`: never.
+    pub hedge_after: Option<Duration>,
 }
 
 impl Policy {
@@ -39,6 +41,7 @@ impl Default for Policy {
             max_retries: 3,
             backoff: Backoff::default(),
             max_wait: Duration::from_secs(10),
+            hedge_after: None,
         }
     }
 }

@@ -296,6 +296,25 @@ impl Cooling {
         lifted
     }
 
+    /// Takes back a rest for failures that `was_the_hosts` says, of the moment when it began, was the host's. True if
+    /// there was one.
+    pub(super) fn forgive(&mut self, now: Instant, was_the_hosts: impl FnOnce(Instant) -> bool) -> bool {
+        let Some(rest) = self.rest.as_mut().filter(|rest| rest.reason == Reason::Failing) else {
+            return false;
+        };
+        if !was_the_hosts(rest.since) {
+            return false;
+        }
+        self.strikes = self.strikes.saturating_sub(1);
+        if self.strikes == 0 {
+            self.end();
+        } else {
+            // It failed before by itself: that stands, and the next attempt is a probe as this one was.
+            rest.until = rest.until.min(now);
+        }
+        true
+    }
+
     /// Whether there is a rest for this reason.
     pub(super) fn is_for(&self, reason: Reason) -> bool {
         self.rest.is_some_and(|rest| rest.reason == reason)

@@ -6,11 +6,8 @@ use std::{
 };
 
 use super::{
-    Effects, Pool, Reason, Rests, Ticket, Transition, Want,
-    breaker::Change,
-    cooling::Cooling,
-    rotation::index,
-    slot::{FAILURES_TO_REST, Failing, Slot},
+    Effects, Pool, Reason, Rests, Ticket, Transition, Want, breaker::Change, cooling::Cooling,
+    rotation::index, slot::Slot,
 };
 use crate::types::AccountId;
 
@@ -270,56 +267,6 @@ impl Pool {
         found.map(|(set, _)| set).into_iter().chain(others)
     }
 
-    pub(super) fn failed(&mut self, now: Instant, ticket: &mut Ticket, effects: &mut Effects) {
-        let slot = &self.slots[ticket.slot as usize];
-        let breaker = &self.hosts[slot.host as usize].breaker;
-        // What failed in an outage counts no longer.
-        let before = slot.failing.filter(|failing| !breaker.opened_since(failing.since));
-        let since = before.map_or(ticket.started, |failing| failing.last);
-        // While the host works for nobody it is the host that fails, and no key rests for it.
-        let closed = breaker.is_closed();
-        let local = closed && (breaker.worked_since(since) || self.is_alone(ticket.slot, now));
-        let slot = &mut self.slots[ticket.slot as usize];
-        let count = match before {
-            Some(failing) => failing.count.saturating_add(u32::from(local)),
-            None => 1,
-        };
-        let since = before.map_or(ticket.started, |failing| failing.since);
-        let mut open = before.map_or(0, |failing| failing.open).saturating_add(1);
-        if local {
-            slot.fell_short(now, std::mem::take(&mut open));
-        }
-        slot.failing = Some(Failing { count, since, last: now, open });
-        if closed && ticket.probes.account {
-            self.accounts.get_mut(ticket.account).cooling.probe_failed(now, ticket.started);
-        }
-        let rests = if ticket.probes.key && closed {
-            slot.cooling.probe_failed(now, ticket.started)
-        } else {
-            local
-                && count >= FAILURES_TO_REST
-                && slot.cooling.begin(now, ticket.started, Reason::Failing, None)
-        };
-        if rests {
-            effects.transitions.extend(slot.resting(now));
-        }
-        self.host_failed(now, ticket, effects);
-    }
-
-    pub(super) fn host_failed(&mut self, now: Instant, ticket: &mut Ticket, effects: &mut Effects) {
-        let Slot { host: at, credential, .. } = self.slots[ticket.slot as usize];
-        let host = &mut self.hosts[at as usize];
-        let change = host.breaker.failed(now, credential, host.credentials, ticket.probes.host);
-        if let Some(Change::Opened { until }) = change {
-            host.openings += 1;
-            let host = host.origin.clone();
-            effects.transitions.push(Transition::HostOpened { host, until });
-            // Who waited for the probe now waits for a moment.
-            self.tell_host(at, effects);
-            ticket.probes.host = false;
-        }
-    }
-
     /// An answer says which account it counted against: its keys share limits from now on.
     pub fn learn(&mut self, now: Instant, ticket: &Ticket, id: AccountId) -> Effects {
         let mut effects = Effects::default();
@@ -363,17 +310,6 @@ impl Pool {
         }
         self.changes += u64::from(lifted);
         lifted
-    }
-
-    /// Whether no other credential is in service on the key's host: nobody could bear witness for the host.
-    fn is_alone(&self, slot: u32, now: Instant) -> bool {
-        let Slot { host, credential, .. } = self.slots[slot as usize];
-        let host = &self.hosts[host as usize];
-        let in_service = |other: &Slot| {
-            let account = &self.accounts.get(other.account).cooling;
-            other.credential != credential && other.cooling.leave(now).and(account.leave(now)).is_granted()
-        };
-        host.credentials == 1 || !host.slots.iter().any(|other| in_service(&self.slots[*other as usize]))
     }
 
     /// Probes that said nothing are due again.

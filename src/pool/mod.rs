@@ -15,6 +15,8 @@ mod cooling;
 mod effects;
 mod forecast;
 mod headroom;
+mod incidents;
+mod lateness;
 mod limits;
 mod line;
 mod orders;
@@ -42,11 +44,14 @@ use breaker::Breaker;
 pub use cooling::Reason;
 use effects::{Word, family};
 pub use headroom::Room;
+use lateness::{ByKind, Usual};
 use limits::Limits;
 pub use line::LineFull;
 use line::Lines;
 use orders::Order;
-pub use outcome::{Arrival, Effects, Exhausted, Grant, Outcome, Rests, Ticket, Transition, Want, Why};
+pub use outcome::{
+    Arrival, Effects, Exhausted, Grant, Outcome, Rests, Ticket, Transition, Trouble, Want, Why,
+};
 use rotation::index;
 use routing::Routing;
 pub use settings::{Settings, Strategy, UnknownStrategy};
@@ -75,6 +80,8 @@ pub struct Pool {
     rng: fastrand::Rng,
     /// Attempts so far.
     attempts: u64,
+    /// Heads so far, and over again.
+    heads: u32,
     /// How often a key or a host changed its state.
     changes: u64,
     /// How many rests have begun, per reason.
@@ -92,8 +99,10 @@ struct Host {
     slots: Vec<u32>,
     /// How many credentials its keys are.
     credentials: usize,
-    /// How often its breaker has opened.
-    openings: u64,
+    /// How long its heads take.
+    usual: ByKind<Usual>,
+    /// How often its breaker has opened, per trouble.
+    openings: [u64; Trouble::ALL.len()],
 }
 
 impl Pool {
@@ -124,6 +133,7 @@ impl Pool {
             lines: Lines::default(),
             rng,
             attempts: 0,
+            heads: 0,
             changes: 0,
             rests_begun: [0; Reason::ALL.len()],
             aside: Vec::new(),
@@ -226,6 +236,8 @@ impl Pool {
     ) -> Effects {
         let mut effects = Effects::default();
         self.slots[ticket.slot as usize].note_latency(latency);
+        self.note_head(ticket, latency);
+        self.silence_ends(ticket.slot, &mut effects);
         self.works(now, ticket, want, &mut effects);
         ticket.heard = true;
         self.count(&effects);
@@ -236,6 +248,12 @@ impl Pool {
     pub fn settle(&mut self, now: Instant, mut ticket: Ticket, outcome: Outcome, want: &Want<'_>) -> Effects {
         let mut effects = Effects::default();
         self.release(ticket.slot);
+        match outcome {
+            _ if ticket.heard => {}
+            Outcome::Abandoned | Outcome::Failed(Trouble::Transport) => self.head_given_up(now, &ticket),
+            Outcome::Unused | Outcome::HostFailed(Trouble::Transport) => self.head_not_expected(now, &ticket),
+            _ => self.silence_ends(ticket.slot, &mut effects),
+        }
         match outcome {
             Outcome::Good => {
                 self.slots[ticket.slot as usize].window.record(now, true);
@@ -264,8 +282,8 @@ impl Pool {
                 self.used_nothing(now, &ticket, want);
                 self.rest(now, &mut ticket, (of, Word { reason, named }), want, &mut effects);
             }
-            Outcome::Failed => self.failed(now, &mut ticket, &mut effects),
-            Outcome::HostFailed => self.host_failed(now, &mut ticket, &mut effects),
+            Outcome::Failed(trouble) => self.failed(now, &mut ticket, trouble, &mut effects),
+            Outcome::HostFailed(trouble) => self.host_failed(now, &mut ticket, trouble, &mut effects),
             Outcome::Abandoned => {}
             Outcome::Unused => self.refund(ticket.slot, &mut effects),
         }
@@ -328,6 +346,14 @@ impl Pool {
         slot.cooling.current(now).or_else(|| account.current(now)).is_some()
     }
 
+    /// Whether the limits of both are counted against one account, as far as that is known.
+    #[must_use]
+    pub fn share_account(&self, one: &Key, other: &Key) -> bool {
+        let account =
+            |key: &Key| self.by_identity.get(&key.identity()).map(|slot| self.slots[*slot as usize].account);
+        account(one).is_some_and(|account_of_one| account(other) == Some(account_of_one))
+    }
+
     /// Whether the host of `key` works for others now: then a server error is the key's own.
     #[must_use]
     pub fn failure_is_local(&self, key: &Key) -> bool {
@@ -351,8 +377,9 @@ fn people(keys: Vec<Arc<Key>>) -> (Vec<Slot>, Vec<Host>) {
         let origin = key.settings().base.origin();
         let host = *by_origin.entry(origin.clone()).or_insert_with(|| {
             let breaker = Breaker::default();
-            let (slots, credentials, openings) = (Vec::new(), 0, 0);
-            hosts.push(Host { origin: origin.clone(), breaker, slots, credentials, openings });
+            let (slots, credentials, openings) = (Vec::new(), 0, [0; Trouble::ALL.len()]);
+            let usual = ByKind::default();
+            hosts.push(Host { origin: origin.clone(), breaker, slots, credentials, usual, openings });
             index(hosts.len() - 1)
         });
         hosts[host as usize].slots.push(at);

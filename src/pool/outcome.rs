@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{cooling::Reason, headroom::Charge};
+use super::{cooling::Reason, headroom::Charge, lateness::Part};
 use crate::types::{Class, Demand, Key, KeyIdentity, Origin, Scope, Verdict};
 
 /// A request's place in the order of arrival, given by [`Pool::arrive`](super::Pool::arrive).
@@ -21,6 +21,8 @@ pub struct Want<'a> {
     pub model: Option<&'a str>,
     /// The kind of endpoint, as permissions of keys know them: the first segment of the path.
     pub purpose: &'a str,
+    /// Whether it asks for a stream, whose head comes before the work is done.
+    pub stream: bool,
     /// Keys that were tried: taken again only when nothing else is free.
     pub tried: &'a [KeyIdentity],
     /// Hosts that failed it: taken again only when no other is free.
@@ -44,6 +46,7 @@ pub struct Ticket {
     pub(super) charge: Option<Charge>,
     /// Whether its head has come.
     pub(super) heard: bool,
+    pub(super) part: Part,
     pub(super) probes: Probes,
 }
 
@@ -98,13 +101,42 @@ pub enum Outcome {
     /// The key may not use this kind of endpoint.
     Denied,
     /// The host failed, or the key on it.
-    Failed,
-    /// The host is overloaded or out of reach; the key has no part in it.
-    HostFailed,
+    Failed(Trouble),
+    /// The host is overloaded or out of reach, or refuses our address; the key has no part in it.
+    HostFailed(Trouble),
     /// Nobody waited for the answer.
     Abandoned,
     /// Nothing was sent.
     Unused,
+}
+
+/// In what way a host fails, or our way to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Trouble {
+    /// It answers with server errors.
+    ServerError,
+    /// It says that it is overloaded.
+    Overload,
+    /// It can't be reached, falls silent, or breaks off.
+    Transport,
+    /// It refuses our address or country.
+    Egress,
+}
+
+impl Trouble {
+    /// Every kind.
+    pub const ALL: [Self; 4] = [Self::ServerError, Self::Overload, Self::Transport, Self::Egress];
+
+    /// The name in logs, metrics and health pages; a closed set.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ServerError => "server_error",
+            Self::Overload => "overload",
+            Self::Transport => "transport",
+            Self::Egress => "egress",
+        }
+    }
 }
 
 /// Whose rest a refusal begins.
@@ -135,15 +167,18 @@ impl Outcome {
         };
         match verdict.class {
             Class::Success => Self::Good,
-            Class::ClientFault | Class::EgressRefused => Self::Harmless,
+            Class::ClientFault => Self::Harmless,
             Class::KeyRejected => rest(Reason::Rejected),
             Class::NotPermitted => Self::Denied,
             Class::UnknownRefusal => rest(Reason::Refused),
             Class::ModelUnavailable => rest(Reason::ModelUnavailable),
             Class::QuotaExhausted => rest(Reason::QuotaExhausted),
             Class::RateLimited => rest(Reason::RateLimited),
-            Class::ServerError | Class::TimedOut | Class::Broken => Self::Failed,
-            Class::Overloaded | Class::Unreachable => Self::HostFailed,
+            Class::ServerError => Self::Failed(Trouble::ServerError),
+            Class::TimedOut | Class::Broken => Self::Failed(Trouble::Transport),
+            Class::Overloaded => Self::HostFailed(Trouble::Overload),
+            Class::Unreachable => Self::HostFailed(Trouble::Transport),
+            Class::EgressRefused => Self::HostFailed(Trouble::Egress),
         }
     }
 }
@@ -195,6 +230,8 @@ pub enum Transition {
     HostOpened {
         /// Which.
         host: Origin,
+        /// Why.
+        trouble: Trouble,
         /// Until when nothing is sent there.
         until: Instant,
     },

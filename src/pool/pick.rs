@@ -36,6 +36,8 @@ const PACE_KEPT: Duration = Duration::from_millis(250);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Among {
     Ready,
+    /// Those on trial; of the late ones, who has been left alone for long enough.
+    OnTrialAndDue,
     OnTrial,
 }
 
@@ -62,10 +64,15 @@ impl Pool {
             let tier = rotation.tier_of(first);
             // Who has been refused already is not sent on a trial.
             let trial = want.tried.is_empty() && rotation.trial_is_due(now, tier);
-            let doubtful =
-                if trial { self.look(Among::OnTrial, 0..=tier, at, now, asking, &mut aside) } else { None };
+            let doubtful = if trial {
+                self.look(Among::OnTrialAndDue, 0..=tier, at, now, asking, &mut aside)
+            } else {
+                None
+            };
             if doubtful.is_some() {
-                self.rotations[at as usize].rotation.put_back(first);
+                let rotation = &mut self.rotations[at as usize].rotation;
+                rotation.put_back(first);
+                rotation.tried(now);
                 found = doubtful;
             } else if self.settings.strategy == Strategy::LeastInFlight {
                 found = Some(self.less_busy(first, at, now, asking, &mut aside));
@@ -111,7 +118,7 @@ impl Pool {
             let rotation = &mut self.rotations[at as usize].rotation;
             let member = match among {
                 Among::Ready => rotation.take(lane)?,
-                Among::OnTrial => rotation.take_trial(lane)?,
+                Among::OnTrialAndDue | Among::OnTrial => rotation.take_trial(lane)?,
             };
             let this = &rotation.members[member as usize];
             let slot = &self.slots[this.slot as usize];
@@ -123,17 +130,23 @@ impl Pool {
                 rotation.put_at(member, slot.turns());
                 continue;
             }
+            let slot_at = this.slot;
             let (leave, doubtful) = self.standing(at, member, now);
+            let late = leave.is_granted() && among != Among::OnTrial && self.is_late(slot_at, now);
+            let not_due = late && among == Among::OnTrialAndDue && !self.late_is_due(slot_at, now);
             let rotation = &mut self.rotations[at as usize].rotation;
             match leave {
+                Leave::Free | Leave::Probe if late && among == Among::Ready => {
+                    self.slots[slot_at as usize].sidelined = true;
+                    rotation.put_on_trial(member);
+                }
                 Leave::Probe if doubtful && among == Among::Ready => rotation.put_on_trial(member),
                 Leave::Free | Leave::Probe => {
-                    let at_slot = rotation.members[member as usize].slot;
-                    let slot = &self.slots[at_slot as usize];
-                    let was_tried = want.tried.contains(&slot.key.identity());
-                    let headroom = self.headroom(at_slot, model);
+                    let slot = &self.slots[slot_at as usize];
+                    let headroom = self.headroom(slot_at, model);
                     let no_room = headroom.is_some_and(|room| room.fits_at(now, want.demand) > now);
-                    if no_room || was_tried || slot.is_denied(now, want.purpose) {
+                    let is_no_good = want.tried.contains(&slot.key.identity()) || not_due;
+                    if no_room || is_no_good || slot.is_denied(now, want.purpose) {
                         if no_room {
                             self.without_room.push(member)
                         } else {
@@ -212,7 +225,7 @@ impl Pool {
         let trusted = |lane: &Lane| self.trusts(lane.host, now, want);
         match among {
             Among::Ready => rotation.first_lane(tiers, trusted).or_else(|| rotation.first_lane(tiers, open)),
-            Among::OnTrial => {
+            Among::OnTrialAndDue | Among::OnTrial => {
                 rotation.trial_lane(tiers, trusted).or_else(|| rotation.trial_lane(tiers, open))
             }
         }
@@ -276,6 +289,7 @@ impl Pool {
     fn grant(&mut self, set: u32, at: u32, member: u32, now: Instant, asking: Asking<'_>) -> Grant {
         let (leave, _) = self.standing(at, member, now);
         let slot_at = self.rotations[at as usize].rotation.members[member as usize].slot;
+        let part = self.silent_from(slot_at, now, asking.want.stream);
         let slot = &mut self.slots[slot_at as usize];
         self.attempts += 1;
         let mut ticket = Ticket {
@@ -286,6 +300,7 @@ impl Pool {
             started: now,
             charge: None,
             heard: false,
+            part,
             probes: Probes::default(),
         };
         let breaker = &mut self.hosts[slot.host as usize].breaker;

@@ -7,7 +7,7 @@
 //!
 //! Members that can't have a turn are parked, ordered by the moment they may come back. They are found out when their
 //! turn comes, so a change of state costs nothing when it happens, and a pick costs O(log n) however many are parked.
-//! Members that come back from a rest on trial stand apart: whoever is sound goes first.
+//! Members that come back from a rest on trial stand apart, and so do late ones: whoever is sound goes first.
 //!
 //! Members of one priority are a tier, which has a turn only while nobody in the tiers before it can have one. Who is
 //! on trial counts as somebody who can't: a sound tier carries on while those above it are tried now and then, and
@@ -67,7 +67,7 @@ pub(super) struct Member {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     Ready,
-    /// It may have a turn, and nobody knows how that ends.
+    /// It may have a turn, and nobody knows how that ends: its rest is over, or it lets requests wait.
     Trial,
     /// It can't have a turn until then.
     Parked(Until),

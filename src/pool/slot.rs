@@ -8,6 +8,7 @@ use std::{
 use super::{
     Transition,
     cooling::{Cooling, Leave},
+    lateness::{ByKind, Silence},
     window::Window,
 };
 use crate::{
@@ -50,6 +51,10 @@ pub(super) struct Slot {
     pub(super) gcra: Gcra,
     /// Whether a rotation has parked it until told.
     pub(super) awaited: bool,
+    /// The attempts that it leaves without a head.
+    pub(super) silences: ByKind<Silence>,
+    /// Whether a rotation passes it over for being late.
+    pub(super) sidelined: bool,
     /// The last attempt that was not a success: what it came to, and when.
     pub(super) last_error: Option<(Class, Instant)>,
     /// When it was last sent on trial.
@@ -69,6 +74,8 @@ pub(super) struct Failing {
     pub(super) last: Instant,
     /// Those that may have been the host's: not held against the key before somebody else's success clears the host.
     pub(super) open: u32,
+    /// Those that are held against it though the host has not worked since.
+    pub(super) blamed: u32,
 }
 
 impl Slot {
@@ -89,6 +96,8 @@ impl Slot {
             cooling: Cooling::default(),
             gcra: Gcra::default(),
             awaited: false,
+            silences: ByKind::default(),
+            sidelined: false,
             last_error: None,
             last_trial: None,
             denied: Vec::new(),

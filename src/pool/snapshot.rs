@@ -6,9 +6,10 @@ use std::{
 };
 
 use super::{
-    Pool, Reason, Want,
+    Pool, Reason, Trouble, Want,
     cooling::{Cooling, Leave},
     headroom::Room,
+    rotation::index,
 };
 use crate::types::{AccountId, Class, Key, Origin};
 
@@ -87,6 +88,8 @@ pub struct KeyView {
     pub last_error: Option<(Class, Instant)>,
     /// When it was last sent on trial.
     pub last_trial: Option<Instant>,
+    /// Whether it lets requests wait while others answer: then it is passed over.
+    pub late: bool,
 }
 
 /// Whether a key may serve.
@@ -127,8 +130,10 @@ pub struct HostView {
     pub origin: Origin,
     /// Whether requests are sent to it.
     pub open: bool,
-    /// How often its breaker has opened.
-    pub openings: u64,
+    /// If not: in what trouble it is, or our way to it.
+    pub trouble: Option<Trouble>,
+    /// Per trouble, how often its breaker has opened.
+    pub openings: Vec<(Trouble, u64)>,
 }
 
 /// Why the keys of a model set are not free: how many for which reason, and when the first of these is back.
@@ -208,12 +213,14 @@ impl Pool {
         }
         let rests = |reason| model_rests.iter().flatten().filter(|rest| rest.reason == reason).count();
         let count = Reason::ALL.map(|reason| (reason, rests(reason)));
+        let late: Vec<bool> = (0..self.slots.len()).map(|slot| self.is_late(index(slot), now)).collect();
         let accounts = &self.accounts;
         for rooms in &mut rooms {
             rooms.sort_unstable_by(|one, other| one.model.cmp(&other.model));
         }
         let of_models = model_rests.into_iter().zip(rooms);
-        let keys = self.slots.iter_mut().zip(of_models).map(|(slot, (model_rests, rooms))| KeyView {
+        let keys = self.slots.iter_mut().zip(late).zip(of_models);
+        let keys = keys.map(|((slot, late), (model_rests, rooms))| KeyView {
             key: Arc::clone(&slot.key),
             account: accounts.get(slot.account).id,
             state: [&slot.cooling, &accounts.get(slot.account).cooling]
@@ -228,11 +235,13 @@ impl Pool {
             rooms,
             last_error: slot.last_error,
             last_trial: slot.last_trial,
+            late,
         });
         let hosts = self.hosts.iter().map(|host| HostView {
             origin: host.origin.clone(),
             open: host.breaker.is_closed(),
-            openings: host.openings,
+            trouble: host.breaker.trouble(),
+            openings: Trouble::ALL.into_iter().zip(host.openings).collect(),
         });
         Snapshot {
             keys: keys.collect(),

@@ -37,6 +37,18 @@ impl Window {
         *in_all += 1;
     }
 
+    /// So many of the latest bad outcomes are taken back.
+    pub(super) fn forgive(&mut self, now: Instant, mut count: u32) {
+        self.turn(now);
+        for age in 0..BUCKETS {
+            let bucket = &mut self.buckets[(self.newest + BUCKETS - age) % BUCKETS];
+            let back = bucket.bad.min(count);
+            bucket.bad -= back;
+            self.bad -= back;
+            count -= back;
+        }
+    }
+
     /// From 0.0 (nothing works) to 1.0 (nothing has failed).
     pub(super) fn health(&mut self, now: Instant) -> f64 {
         self.turn(now);
@@ -100,6 +112,20 @@ mod tests {
         }
         assert!(window.health(now + Duration::from_secs(53)) < 0.5);
         assert_eq!(window.health(now + Duration::from_secs(60)), 1.0);
+    }
+
+    #[test]
+    fn what_is_forgiven_is_the_latest() {
+        let now = Clock::system().now().mono;
+        let mut window = Window::default();
+        for at in [0, 3, 9, 14, 14] {
+            window.record(now + Duration::from_secs(at), false);
+        }
+        let late = now + Duration::from_secs(15);
+        window.forgive(late, 3);
+        assert_eq!((window.bad, window.buckets[0].bad), (2, 2));
+        window.forgive(late, 9);
+        assert_eq!(window.health(late), 1.0);
     }
 
     proptest! {

@@ -126,8 +126,8 @@ impl<'de> Visitor<'de> for ObjectVisitor {
                 }
                 Name::Stream => object.stream = map.next_value::<Leaf<'_>>()? == Leaf::True,
                 // Of several the largest is asked for, or refused.
-                Name::Output => object.output = object.output.max(count(map.next_value()?)),
-                Name::Answers => object.answers = object.answers.max(count(map.next_value()?)),
+                Name::Output => object.output = object.output.max(count(&map.next_value()?)),
+                Name::Answers => object.answers = object.answers.max(count(&map.next_value()?)),
                 Name::Other => {
                     map.next_value::<IgnoredAny>()?;
                 }
@@ -137,8 +137,8 @@ impl<'de> Visitor<'de> for ObjectVisitor {
     }
 }
 
-fn count(leaf: Leaf<'_>) -> Option<u64> {
-    if let Leaf::Count(count) = leaf { Some(count) } else { None }
+fn count(leaf: &Leaf<'_>) -> Option<u64> {
+    if let Leaf::Count(count) = leaf { Some(*count) } else { None }
 }
 
 impl<'de> Deserialize<'de> for Name {

@@ -5,7 +5,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::Proxy;
-use crate::pool::{HostView, KeyView, Room, Snapshot, State};
+use crate::pool::{HostView, KeyView, Room, Snapshot, State, Trouble};
 
 /// Below this a key is not well, though it may serve.
 const WELL: f64 = 0.75;
@@ -68,6 +68,8 @@ struct PoolHealth {
 struct HostHealth {
     host: String,
     available: bool,
+    /// Why it is not available.
+    trouble: Option<&'static str>,
     breaker_openings: u64,
 }
 
@@ -89,6 +91,8 @@ struct KeyHealth {
     /// What its account has left for single models, as answers announced, less what has gone out since.
     headroom: Vec<Headroom>,
     last_error: Option<ErrorHealth>,
+    /// Whether it lets requests wait while others answer.
+    late: bool,
     /// When it was last sent on trial.
     last_recheck_age_seconds: Option<f64>,
 }
@@ -159,7 +163,12 @@ impl Status {
 
 impl HostHealth {
     fn of(host: &HostView) -> Self {
-        Self { host: host.origin.to_string(), available: host.open, breaker_openings: host.openings }
+        Self {
+            host: host.origin.to_string(),
+            available: host.open,
+            trouble: host.trouble.map(Trouble::as_str),
+            breaker_openings: host.openings.iter().map(|(_, count)| count).sum(),
+        }
     }
 }
 
@@ -204,6 +213,7 @@ impl KeyHealth {
             last_error: view
                 .last_error
                 .map(|(class, at)| ErrorHealth { class: class.as_str(), age_seconds: seconds(at, now) }),
+            late: view.late,
             last_recheck_age_seconds: view.last_trial.map(|at| seconds(at, now)),
         }
     }

@@ -145,6 +145,11 @@ impl Access {
         self.0.key = Some(key.clone());
     }
 
+    /// Of two attempts at once it is the one with this key that counts.
+    pub fn is_answered_by(&mut self, key: &KeyId) {
+        self.0.key = Some(key.clone());
+    }
+
     /// The key of the last attempt, and how many there were.
     #[must_use]
     pub fn attempts(&self) -> (Option<&KeyId>, u32) {
@@ -203,13 +208,37 @@ impl Access {
         took: Duration,
         next: &str,
     ) {
-        let Line { key, attempts, model, .. } = &*self.0;
+        self.log_failure(pool, self.0.key.as_ref(), verdict, status, took, next);
+    }
+
+    /// The same, of an attempt with `key` beside which there was another.
+    pub fn failed_beside(
+        &self,
+        pool: &PoolName,
+        key: &KeyId,
+        verdict: &Verdict,
+        status: Option<u16>,
+        took: Duration,
+    ) {
+        self.log_failure(pool, Some(key), verdict, status, took, "the other of two");
+    }
+
+    fn log_failure(
+        &self,
+        pool: &PoolName,
+        key: Option<&KeyId>,
+        verdict: &Verdict,
+        status: Option<u16>,
+        took: Duration,
+        next: &str,
+    ) {
+        let Line { attempts, model, .. } = &*self.0;
         debug!(
             target: TARGET,
             attempt = attempts,
             request.id = self.id(),
             %pool,
-            key.id = key.as_ref().map(KeyId::as_str),
+            key.id = key.map(KeyId::as_str),
             model = model.as_deref(),
             verdict = verdict.class.as_str(),
             status,

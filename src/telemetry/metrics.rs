@@ -37,6 +37,35 @@ impl Retried {
     }
 }
 
+/// What became of a second attempt beside a first without a head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hedged {
+    /// It brought the answer.
+    Won,
+    /// The first did after all.
+    Lost,
+    /// Neither did.
+    Failed,
+    /// There was none: no key was free.
+    NoKey,
+    /// There was none: so many have been made already.
+    Budget,
+}
+
+impl Hedged {
+    const ALL: [Self; 5] = [Self::Won, Self::Lost, Self::Failed, Self::NoKey, Self::Budget];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Won => "won",
+            Self::Lost => "lost",
+            Self::Failed => "failed",
+            Self::NoKey => "no_key",
+            Self::Budget => "budget",
+        }
+    }
+}
+
 /// The process at one moment.
 #[derive(Debug, Clone, Copy)]
 pub struct Process {
@@ -58,6 +87,8 @@ pub struct Metrics {
     denied: Vec<(&'static str, Counter)>,
     /// In the order of [`Retried::ALL`].
     retries: [Counter; 2],
+    /// In the order of [`Hedged::ALL`].
+    hedges: [Counter; 5],
     received: Counter,
     waited: Histogram,
     first_byte: Histogram,
@@ -91,8 +122,17 @@ impl Metrics {
             ),
             ("key_cycle_retries_total", Unit::Count, "Further upstream calls for a request, by kind"),
             ("key_cycle_retries_denied_total", Unit::Count, "Failures that were not tried again, by reason"),
+            (
+                "key_cycle_hedges_total",
+                Unit::Count,
+                "Requests whose head was late enough for a second attempt, by result",
+            ),
             ("key_cycle_cooldowns_total", Unit::Count, "Rests that began, by reason"),
-            ("key_cycle_breaker_openings_total", Unit::Count, "How often the breaker of a host opened"),
+            (
+                "key_cycle_breaker_openings_total",
+                Unit::Count,
+                "How often the breaker of a host opened, by trouble",
+            ),
             ("key_cycle_request_bytes_total", Unit::Bytes, "Bytes of request bodies that were read"),
             ("key_cycle_answer_bytes_total", Unit::Bytes, "Bytes of answers sent to clients"),
             ("key_cycle_key_attempts_total", Unit::Count, "Upstream calls per key"),
@@ -110,6 +150,7 @@ impl Metrics {
             ),
             ("key_cycle_key_health", Unit::Count, "Health of a key, 0 to 1"),
             ("key_cycle_key_in_flight", Unit::Count, "Requests that a key is serving"),
+            ("key_cycle_key_late", Unit::Count, "1 while a key lets requests wait and others answer"),
             ("key_cycle_key_usable", Unit::Count, "1 while a key does not rest"),
             ("key_cycle_host_available", Unit::Count, "1 while requests are sent to a host"),
             ("key_cycle_connections", Unit::Count, "Connections of clients that are open"),
@@ -144,6 +185,8 @@ impl Metrics {
             .collect();
         let retries =
             Retried::ALL.map(|kind| counter("key_cycle_retries_total", vec![("kind", kind.as_str())]));
+        let hedges =
+            Hedged::ALL.map(|result| counter("key_cycle_hedges_total", vec![("result", result.as_str())]));
         let bytes = counter("key_cycle_answer_bytes_total", vec![]);
         let histogram = |name| recorder.register_histogram(&key(name, vec![]), &META);
         let gauge = |name| recorder.register_gauge(&key(name, vec![]), &META);
@@ -153,6 +196,7 @@ impl Metrics {
             stream_errors: by_class("key_cycle_stream_errors_total"),
             denied,
             retries,
+            hedges,
             received: counter("key_cycle_request_bytes_total", vec![]),
             waited: histogram("key_cycle_wait_seconds"),
             first_byte: histogram("key_cycle_first_byte_seconds"),
@@ -177,6 +221,11 @@ impl Metrics {
     /// A request is sent once more.
     pub fn retried(&self, kind: Retried) {
         self.retries[kind as usize].increment(1);
+    }
+
+    /// A head was late, and a second attempt came to this.
+    pub fn hedged(&self, result: Hedged) {
+        self.hedges[result as usize].increment(1);
     }
 
     /// A request had to wait so long for a key.
@@ -247,6 +296,7 @@ impl Metrics {
             };
             gauge("key_cycle_key_health", labels(), key.health);
             gauge("key_cycle_key_in_flight", labels(), f64::from(key.in_flight));
+            gauge("key_cycle_key_late", labels(), f64::from(u8::from(key.late)));
             gauge("key_cycle_key_usable", labels(), f64::from(u8::from(key.state == State::Ready)));
             let attempts = Key::from_parts("key_cycle_key_attempts_total", labels());
             self.recorder.register_counter(&attempts, &META).absolute(key.used);
@@ -254,8 +304,11 @@ impl Metrics {
         for host in &snapshot.hosts {
             let labels = || vec![pool(), Label::new("host", host.origin.to_string())];
             gauge("key_cycle_host_available", labels(), f64::from(u8::from(host.open)));
-            let openings = Key::from_parts("key_cycle_breaker_openings_total", labels());
-            self.recorder.register_counter(&openings, &META).absolute(host.openings);
+            for (trouble, count) in &host.openings {
+                let labels = [labels(), vec![Label::new("trouble", trouble.as_str())]].concat();
+                let openings = Key::from_parts("key_cycle_breaker_openings_total", labels);
+                self.recorder.register_counter(&openings, &META).absolute(*count);
+            }
         }
         self.recorder.handle().render()
     }

@@ -9,7 +9,7 @@ mod sink;
 use std::net::SocketAddr;
 
 pub use log::{LogError, init};
-pub use metrics::{Metrics, Process, Retried};
+pub use metrics::{Hedged, Metrics, Process, Retried};
 pub use sink::Flush;
 
 /// What is logged and measured, and where.

@@ -9,7 +9,7 @@ use std::{
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use key_cycle_proxy::{
-    pool::{Outcome, Reason, Rests, Settings, Strategy},
+    pool::{Outcome, Reason, Rests, Settings, Strategy, Trouble},
     rate::Rate,
     types::{BaseUrl, KeySettings, ModelSet},
 };
@@ -182,8 +182,8 @@ fn outcome(u: &mut Unstructured<'_>) -> Result<Outcome> {
         0 | 1 => Outcome::Good,
         2 => Outcome::Harmless,
         3 => Outcome::Denied,
-        4 | 5 => Outcome::Failed,
-        6 => Outcome::HostFailed,
+        4 | 5 => Outcome::Failed(pick(&Trouble::ALL, what >> 5)),
+        6 => Outcome::HostFailed(pick(&Trouble::ALL, what >> 5)),
         7 => Outcome::Abandoned,
         8 => Outcome::Unused,
         _ => {

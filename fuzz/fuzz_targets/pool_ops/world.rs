@@ -97,7 +97,7 @@ struct Request {
 impl Request {
     fn want(&self) -> Want<'_> {
         let Self { arrival, model, purpose, tried, failed_hosts } = self;
-        Want { arrival: *arrival, model: *model, purpose, tried, failed_hosts }
+        Want { arrival: *arrival, model: *model, purpose, stream: tried.len() % 2 == 1, tried, failed_hosts }
     }
 }
 
@@ -466,7 +466,7 @@ impl World {
         self.carry_out(effects);
         let known = &self.keys[key].key;
         let local = self.pool.failure_is_local(known);
-        if matches!(outcome, Outcome::Failed | Outcome::HostFailed) && !local {
+        if matches!(outcome, Outcome::Failed(_) | Outcome::HostFailed(_)) && !local {
             request.failed_hosts.push(known.settings().base.origin().clone());
         }
         request.tried.push(known.identity());
@@ -531,7 +531,7 @@ impl World {
                     let known = self.keys.iter_mut().find(|known| known.key == key);
                     known.expect("a key of the pool").probe = None;
                 }
-                Transition::HostOpened { host, until } => {
+                Transition::HostOpened { host, until, .. } => {
                     let host = self.hosts.iter_mut().find(|known| known.origin == host);
                     let host = host.expect("a host of the pool");
                     (host.shut_until, host.openings) = (Some(until), host.openings + 1);
@@ -624,8 +624,8 @@ fn class_of(outcome: Outcome) -> Class {
         Outcome::Rest { reason: Reason::ModelUnavailable, .. } => Class::ModelUnavailable,
         Outcome::Rest { .. } => Class::RateLimited,
         Outcome::Denied => Class::NotPermitted,
-        Outcome::Failed => Class::ServerError,
-        Outcome::HostFailed => Class::Overloaded,
+        Outcome::Failed(_) => Class::ServerError,
+        Outcome::HostFailed(_) => Class::Overloaded,
     }
 }
 
@@ -741,7 +741,7 @@ impl World {
                 assert!(self.refused_models.contains(&**model) && *until > self.now);
             }
             Transition::Recovered { key } => assert_eq!(state(key), State::Ready),
-            Transition::HostOpened { host, until } => assert!(!open(host) && *until > self.now),
+            Transition::HostOpened { host, until, .. } => assert!(!open(host) && *until > self.now),
             Transition::HostClosed { host } => assert!(open(host)),
         }
     }
@@ -767,9 +767,11 @@ impl World {
             assert_eq!(*last_error, known.last_error);
             assert!(last_trial.is_none_or(|at| at <= self.now));
         }
-        for (HostView { origin, open, openings }, known) in hosts.iter().zip(&self.hosts) {
+        for (HostView { origin, open, trouble, openings }, known) in hosts.iter().zip(&self.hosts) {
             let shut = known.shut_until.is_some();
-            assert_eq!((origin, *open, *openings), (&known.origin, !shut, known.openings));
+            let openings: u64 = openings.iter().map(|(_, count)| count).sum();
+            assert_eq!((origin, *open, openings), (&known.origin, !shut, known.openings));
+            assert_eq!(trouble.is_some(), shut);
         }
         for (reason, begun) in rests_begun {
             assert_eq!(begun, self.rests_begun.get(&reason).copied().unwrap_or_default(), "{reason:?}");

@@ -161,9 +161,9 @@ fn rests_for_more_models_than_are_remembered_give_up_the_soonest_to_end() {
 fn three_failures_in_a_row_rest_a_key_until_one_probe_succeeds() {
     let mut bench = Bench::new(Entry::many(3));
     bench.shares(3);
-    assert!(bench.hit(0, Outcome::Failed).transitions.is_empty());
-    assert!(bench.hit(0, Outcome::Failed).transitions.is_empty());
-    let effects = bench.hit(0, Outcome::Failed);
+    assert!(bench.hit(0, FAILED).transitions.is_empty());
+    assert!(bench.hit(0, FAILED).transitions.is_empty());
+    let effects = bench.hit(0, FAILED);
     assert!(matches!(effects.transitions[..], [Transition::Resting { reason: Reason::Failing, .. }]));
     assert_eq!(bench.shares(20)[0], 0);
     bench.now += SECOND;
@@ -215,7 +215,7 @@ fn a_server_error_on_a_recheck_ends_no_quarantine() {
     let mut bench = Bench::new(Entry::many(2));
     let _ = bench.hit(0, rest(Reason::Rejected));
     bench.now += SECOND * 60;
-    let _ = bench.hit(0, Outcome::Failed);
+    let _ = bench.hit(0, FAILED);
     assert_eq!(bench.state(0), State::Resting(Reason::Rejected, bench.now + SECOND * 120));
 }
 
@@ -292,6 +292,7 @@ fn causes_say_what_rests_and_whether_waiting_helps() {
         arrival,
         model: None,
         purpose: "chat",
+        stream: false,
         tried: &[],
         failed_hosts: &[],
         demand: Demand::default(),
@@ -321,8 +322,8 @@ fn a_million_failures_break_nothing() {
         match bench.acquire() {
             Ok(Grant { ticket, .. }) => {
                 let outcome = match n % 4 {
-                    0 => Outcome::Failed,
-                    1 => Outcome::HostFailed,
+                    0 => FAILED,
+                    1 => OVERLOADED,
                     _ => reasons[n % 6],
                 };
                 let _ = bench.settle(ticket, outcome);

@@ -23,7 +23,7 @@ fn tokens(remaining: u64) -> Announced {
 impl Bench {
     fn want_of(&self) -> Want<'static> {
         let (model, purpose, demand) = (self.model, self.purpose, self.demand);
-        Want { arrival: Arrival(0), model, purpose, tried: &[], failed_hosts: &[], demand }
+        Want { arrival: Arrival(0), model, purpose, stream: false, tried: &[], failed_hosts: &[], demand }
     }
 
     fn tell_left(&mut self, ticket: &Ticket, announced: &Announced) -> Effects {

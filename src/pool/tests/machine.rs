@@ -9,10 +9,15 @@ use super::{
 use crate::pool::{
     self,
     cooling::{Cooling, Leave},
+    lateness::Part,
     outcome::Probes,
 };
 
 const MODELS: [Option<&str>; 5] = [None, Some("m1"), Some("m1-mini"), Some("m2"), Some("x")];
+
+fn streams(model: Option<&str>) -> bool {
+    model == Some("m2")
+}
 
 #[derive(Debug, Clone)]
 enum Op {
@@ -63,12 +68,13 @@ fn outcome() -> impl Generate<Value = Outcome> {
         Rests::AccountForModel,
     ]);
     let rest = (reason, of, named).prop_map(|(reason, of, named)| Outcome::Rest { reason, of, named });
+    let trouble = prop::sample::select(&Trouble::ALL[..]);
     prop_oneof![
         4 => Just(Outcome::Good),
         1 => Just(Outcome::Harmless),
         1 => Just(Outcome::Denied),
-        4 => Just(Outcome::Failed),
-        3 => Just(Outcome::HostFailed),
+        4 => trouble.clone().prop_map(Outcome::Failed),
+        3 => trouble.prop_map(Outcome::HostFailed),
         2 => Just(Outcome::Abandoned),
         1 => Just(Outcome::Unused),
         5 => rest,
@@ -82,7 +88,7 @@ fn op() -> impl Generate<Value = Op> {
         8 => (0..MODELS.len()).prop_map(|model| Op::Arrive { model }),
         5 => (which.clone(), outcome()).prop_map(|(which, outcome)| Op::Settle { which, outcome }),
         3 => (which.clone(), outcome()).prop_map(|(which, outcome)| Op::Retry { which, outcome }),
-        2 => which.clone().prop_map(|which| Op::Heard { which }),
+        4 => which.clone().prop_map(|which| Op::Heard { which }),
         1 => which.clone().prop_map(|which| Op::Leave { which }),
         4 => Just(Op::Ask),
         3 => (0..2_500_u64).prop_map(|ms| Op::Advance { ms }),
@@ -166,8 +172,8 @@ impl World {
         let sets = self.sets(model);
         let ahead = self.ahead(arrival, self.line(model));
         let choices: Vec<_> = sets.iter().map(|set| self.choice(set, model, tried)).collect();
-        let want =
-            Want { arrival, model, purpose: "chat", tried, failed_hosts: &[], demand: Demand::default() };
+        let (stream, demand) = (streams(model), Demand::default());
+        let want = Want { arrival, model, purpose: "chat", stream, tried, failed_hosts: &[], demand };
         let Grant { key, ticket } = match self.pool.acquire(self.now, &want) {
             Ok(grant) => grant,
             Err(exhausted) => {
@@ -216,7 +222,10 @@ impl World {
         };
         let id = (0..index(self.pool.overlays.len())).find(slots).expect("it is a set of the pool");
         let rotation = &self.pool.rotations[self.pool.rotation_of(id, model) as usize].rotation;
-        let on_trial = |key: &usize| rotation.is_on_trial(index(*key)) || self.is_doubtful(*key, set, model);
+        let late = |key: &usize| self.pool.is_late(index(*key), self.now);
+        let on_trial = |key: &usize| {
+            rotation.is_on_trial(index(*key)) || self.is_doubtful(*key, set, model) || late(key)
+        };
         let good = set.iter().copied().filter(|key| {
             let this = &self.keys[*key];
             let trusted = self.breakers[this.host].leave(self.now) == Leave::Free || tried.is_empty();
@@ -225,16 +234,21 @@ impl World {
                 && !tried.contains(&this.key.identity())
                 && !self.pool.slots[*key].is_denied(self.now, "chat")
         });
-        let (on_trial, sound) = good.partition(on_trial);
-        Choice { sound, on_trial }
+        let (on_trial, sound): (Vec<_>, Vec<_>) = good.partition(on_trial);
+        let not_due = |key: &usize| late(key) && !self.pool.late_is_due(index(*key), self.now);
+        let not_due = on_trial.iter().copied().filter(not_due).collect();
+        Choice { sound, on_trial, not_due }
     }
 
     /// What priorities and the strategy promise.
-    fn expect_choice(&self, number: usize, Choice { sound, on_trial }: &Choice) {
+    fn expect_choice(&self, number: usize, Choice { sound, on_trial, not_due }: &Choice) {
         let priority = |key: usize| self.keys[key].key.settings().priority;
         let first_tier = |keys: &[usize]| keys.iter().map(|key| priority(*key)).min();
+        assert!(sound.is_empty() || !not_due.contains(&number), "a late key is left alone for a while");
         if on_trial.contains(&number) {
-            assert_eq!(Some(priority(number)), first_tier(on_trial));
+            if not_due.is_empty() {
+                assert_eq!(Some(priority(number)), first_tier(on_trial));
+            }
             assert!(
                 first_tier(sound).is_none_or(|tier| tier >= priority(number)),
                 "tried below a sound tier"
@@ -294,6 +308,7 @@ impl World {
             arrival: out.arrival,
             model: out.model,
             purpose: "chat",
+            stream: streams(out.model),
             tried: &[],
             failed_hosts: &[],
             demand: Demand::default(),
@@ -313,6 +328,7 @@ impl World {
             arrival: out.arrival,
             model: out.model,
             purpose: "chat",
+            stream: streams(out.model),
             tried: &[],
             failed_hosts: &[],
             demand: Demand::default(),
@@ -374,11 +390,8 @@ impl World {
                     }
                 }
             }
-            Outcome::Failed => {
-                self.failed(&out);
-                self.host_failed(&mut out);
-            }
-            Outcome::HostFailed => self.host_failed(&mut out),
+            Outcome::Failed(trouble) => self.failed(&mut out, trouble),
+            Outcome::HostFailed(trouble) => self.host_failed(&mut out, trouble),
         }
         let keys = self.keys.iter_mut().map(|key| &mut key.cooling);
         for cooling in keys.chain(&mut self.accounts).chain(self.limits.values_mut()) {
@@ -509,6 +522,8 @@ struct Choice {
     sound: Vec<usize>,
     /// Those of whom nobody knows whether they are well again.
     on_trial: Vec<usize>,
+    /// Those of these that are late, and were tried a short while ago.
+    not_due: Vec<usize>,
 }
 
 /// Who asks again, for which model, and which keys it has tried.
@@ -524,6 +539,7 @@ fn never() -> Ticket {
         started,
         heard: false,
         charge: None,
+        part: Part::NONE,
         probes: Probes::default(),
     }
 }

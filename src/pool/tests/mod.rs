@@ -3,6 +3,7 @@
 mod accounts;
 mod examples;
 mod headroom;
+mod late;
 mod lines;
 mod machine;
 mod naive;
@@ -90,6 +91,7 @@ pub(super) struct Bench {
     pub(super) now: Instant,
     pub(super) model: Option<&'static str>,
     pub(super) purpose: &'static str,
+    pub(super) stream: bool,
     pub(super) tried: Vec<KeyIdentity>,
     pub(super) demand: Demand,
     pub(super) failed_hosts: Vec<Origin>,
@@ -111,7 +113,7 @@ impl Bench {
         let now = Clock::system().now().mono + Duration::from_secs(24 * 3600);
         let (tried, failed_hosts) = (Vec::new(), Vec::new());
         let demand = Demand::default();
-        Self { pool, keys, now, model: None, purpose: "chat", tried, demand, failed_hosts }
+        Self { pool, keys, now, model: None, purpose: "chat", stream: false, tried, demand, failed_hosts }
     }
 
     pub(super) fn acquire(&mut self) -> Result<Grant, Exhausted> {
@@ -120,9 +122,9 @@ impl Bench {
     }
 
     pub(super) fn ask(&mut self, arrival: Arrival) -> Result<Grant, Exhausted> {
-        let Self { model, purpose, demand, .. } = *self;
-        let want =
-            Want { arrival, model, purpose, tried: &self.tried, failed_hosts: &self.failed_hosts, demand };
+        let Self { model, purpose, stream, demand, .. } = *self;
+        let (tried, failed_hosts) = (&self.tried, &self.failed_hosts);
+        let want = Want { arrival, model, purpose, stream, tried, failed_hosts, demand };
         self.pool.acquire(self.now, &want)
     }
 
@@ -141,6 +143,7 @@ impl Bench {
             arrival: Arrival(0),
             model: self.model,
             purpose: self.purpose,
+            stream: self.stream,
             tried: &[],
             failed_hosts: &[],
             demand: Demand::default(),
@@ -153,6 +156,7 @@ impl Bench {
             arrival,
             model: self.model,
             purpose: self.purpose,
+            stream: self.stream,
             tried: &[],
             failed_hosts: &[],
             demand: Demand::default(),
@@ -165,6 +169,7 @@ impl Bench {
             arrival: Arrival(0),
             model: self.model,
             purpose: self.purpose,
+            stream: self.stream,
             tried: &[],
             failed_hosts: &[],
             demand: Demand::default(),
@@ -210,6 +215,9 @@ pub(super) fn keys(entries: Vec<Entry>) -> Vec<Arc<Key>> {
         entries.into_iter().map(|entry| (Secret::new(&entry.secret).unwrap(), entry.settings)).collect();
     Key::pool(&PoolName::default(), entries).into_iter().map(Arc::new).collect()
 }
+
+pub(super) const FAILED: Outcome = Outcome::Failed(Trouble::ServerError);
+pub(super) const OVERLOADED: Outcome = Outcome::HostFailed(Trouble::Overload);
 
 pub(super) const fn rest(reason: Reason) -> Outcome {
     Outcome::Rest { reason, of: Rests::Key, named: None }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::*;
 use crate::{
     pool::{
-        breaker::Breaker,
+        breaker::{Breaker, Failure},
         cooling::{Cooling, Leave},
         outcome::Probes,
         slot::{FAILURES_TO_REST, Failing},
@@ -352,38 +352,60 @@ impl World {
         self.keys.iter().filter(|key| key.host == host).map(|key| key.credential).collect()
     }
 
-    pub(super) fn failed(&mut self, out: &Out) {
-        let (now, this) = (self.now, &self.keys[out.key]);
-        let breaker = &self.breakers[this.host];
+    fn is_in_service(&self, key: &Naive) -> bool {
+        key.cooling.leave(self.now).and(self.accounts[key.account].leave(self.now)).is_granted()
+    }
+
+    pub(super) fn failed(&mut self, out: &mut Out, trouble: Trouble) {
+        let (now, host) = (self.now, self.keys[out.key].host);
+        let closed = self.breakers[host].is_closed() && !self.breakers[host].opened_since(out.started);
+        self.host_failed(out, trouble);
+        let (this, breaker) = (&self.keys[out.key], &self.breakers[host]);
+        if !closed || !breaker.is_closed() {
+            return;
+        }
         let before = this.failing.filter(|failing| !breaker.opened_since(failing.since));
-        let in_service = |key: &&Naive| {
-            let leave = key.cooling.leave(now).and(self.accounts[key.account].leave(now));
-            key.host == this.host && key.credential != this.credential && leave.is_granted()
-        };
-        let alone = self.keys.iter().filter(in_service).count() == 0;
+        let others =
+            |key: &&Naive| key.host == host && key.credential != this.credential && self.is_in_service(key);
+        let alone = self.keys.iter().filter(others).count() == 0;
         let witnessed = breaker.worked_since(before.map_or(out.started, |failing| failing.last));
-        let local = breaker.is_closed() && (witnessed || alone);
-        let closed = breaker.is_closed();
+        let local = witnessed || alone;
         let count = before.map_or(1, |failing| failing.count + u32::from(local));
         let since = before.map_or(out.started, |failing| failing.since);
         let this = &mut self.keys[out.key];
-        this.failing = Some(Failing { count, since, last: now, open: 0 });
-        if out.probes.account && closed {
+        this.failing = Some(Failing { count, since, last: now, open: 0, blamed: 0 });
+        if out.probes.account {
             self.accounts[out.account].probe_failed(now, out.started);
         }
-        if out.probes.key && closed {
+        if out.probes.key {
             this.cooling.probe_failed(now, out.started);
         } else if local && count >= FAILURES_TO_REST {
             this.cooling.begin(now, out.started, Reason::Failing, None);
         }
     }
 
-    pub(super) fn host_failed(&mut self, out: &mut Out) {
-        let Naive { host, credential, .. } = self.keys[out.key];
+    pub(super) fn host_failed(&mut self, out: &mut Out, trouble: Trouble) {
+        let Naive { host, credential, account, .. } = self.keys[out.key];
         let credentials = self.credentials(host).len();
         let credential = u32::try_from(credential).unwrap();
-        if self.breakers[host].failed(self.now, credential, credentials, out.probes.host).is_some() {
-            out.probes.host = false;
+        let account = u32::try_from(account).unwrap();
+        let (started, probe) = (out.started, out.probes.host);
+        let there = self.keys.iter().filter(|key| key.host == host && self.is_in_service(key));
+        let in_service = there.map(|key| key.account).collect::<BTreeSet<_>>().len();
+        let was_closed = self.breakers[host].is_closed();
+        let failure = Failure { trouble, account, credential, started, probe };
+        if self.breakers[host].failed(self.now, failure, credentials, || in_service).is_none() {
+            return;
+        }
+        out.probes.host = false;
+        if was_closed {
+            for key in self.keys_where(|key| key.host == host) {
+                let (this, breaker) = (&mut self.keys[key], &self.breakers[host]);
+                this.failing = this.failing.filter(|failing| breaker.worked_since(failing.last));
+                if this.cooling.forgive(self.now, |since| !breaker.worked_since(since)) {
+                    self.no_longer_probed(key);
+                }
+            }
         }
     }
 }

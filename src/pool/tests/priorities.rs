@@ -85,7 +85,7 @@ fn a_request_leaves_a_host_that_failed_it_for_a_lower_tier() {
 fn an_outage_above_is_served_below_until_one_request_finds_it_over() {
     let mut bench = bench(Strategy::RoundRobin);
     for _ in 0..5 {
-        bench.serve(Outcome::HostFailed);
+        bench.serve(OVERLOADED);
     }
     assert_eq!(tiers(&mut bench, 20), [0, 20]);
     bench.now += SECOND;

@@ -67,7 +67,7 @@ fn a_degraded_key_gets_its_fraction_of_a_healthy_ones_share() {
             counts[key] += usize::from(n > 2_000);
             // Two of three fail, never three in a row.
             let bad = key == 2 && !bench.pool.slots[2].used.is_multiple_of(3);
-            let _ = bench.settle(ticket, if bad { Outcome::Failed } else { Outcome::Good });
+            let _ = bench.settle(ticket, if bad { FAILED } else { Outcome::Good });
         }
         assert_near(&counts, &[1.0, 1.0, penalty.recip(), 1.0], 0.1);
     }
@@ -211,7 +211,7 @@ fn fill_first_leaves_a_host_that_is_down_and_returns_to_it() {
     bench.model = Some("m");
     for first in [0, 0, 0, 0, 1] {
         bench.tried = bench.keys[..first].iter().map(|key| key.identity()).collect();
-        assert_eq!(bench.serve(Outcome::HostFailed), first);
+        assert_eq!(bench.serve(OVERLOADED), first);
     }
     bench.tried.clear();
     assert_eq!(bench.shares(5), [0, 0, 5], "the host is shut");
@@ -330,7 +330,7 @@ fn a_host_that_comes_back_makes_up_for_nothing() {
     bench.model = Some("m");
     for _ in 0..20 {
         let (key, ticket) = bench.take();
-        let _ = bench.settle(ticket, if key < 4 { Outcome::HostFailed } else { Outcome::Good });
+        let _ = bench.settle(ticket, if key < 4 { OVERLOADED } else { Outcome::Good });
     }
     assert_eq!(bench.shares(999)[..4], [0; 4], "the host is shut");
     bench.now += SECOND * 2;
