@@ -12,7 +12,7 @@ use key_cycle_proxy::{
     forward::{Budget, Facts, Plan, Policy, Step},
     pool::{Arrival, Effects, Exhausted, Grant, Outcome, Pool, Settings, Ticket, Want, Why},
     provider::{self, Endpoint},
-    types::{BaseUrl, Key, KeyIdentity, KeySettings, Origin, PoolName, Secret, Verdict},
+    types::{BaseUrl, ClientId, Key, KeyIdentity, KeySettings, Origin, PoolName, Secret, Verdict},
 };
 
 use crate::{
@@ -225,7 +225,7 @@ impl Contender for Ours<'_> {
     fn came(&mut self, world: &mut World, id: Id) {
         let now = world.now();
         let request = Request {
-            arrival: self.pool.arrive(),
+            arrival: self.pool.arrive(ClientId::default()),
             model: self.models[world.request(id).model].0,
             plan: Plan::new(self.policy, now, true, self.pool.keys()),
             tried: Vec::new(),

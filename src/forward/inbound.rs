@@ -14,7 +14,10 @@ use super::{
     headers::strip_request,
     target::Target,
 };
-use crate::provider::{self, Endpoint, SniffError, UnclearModel, model_in_form, sniff};
+use crate::{
+    provider::{self, Endpoint, SniffError, UnclearModel, model_in_form, sniff},
+    types::ClientId,
+};
 
 /// How long a client may be silent in the middle of a body.
 const BODY_GAP: Duration = Duration::from_secs(60);
@@ -35,6 +38,7 @@ pub struct Inbound {
     pub(super) stream: bool,
     pub(super) endpoint: Endpoint,
     pub(super) may_repeat: bool,
+    pub(super) client: ClientId,
     /// Given back when the answer is delivered, and with it the body.
     _held: Option<OwnedSemaphorePermit>,
 }
@@ -121,8 +125,16 @@ impl Inbound {
             stream,
             endpoint,
             may_repeat,
+            client: ClientId::default(),
             _held: held,
         })
+    }
+
+    /// The same as a request of this client.
+    #[must_use]
+    pub fn from_client(mut self, client: ClientId) -> Self {
+        self.client = client;
+        self
     }
 
     /// The model it names.

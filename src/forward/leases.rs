@@ -17,7 +17,7 @@ use crate::{
     pool::{
         Arrival, Causes, Effects, Exhausted, Outcome, Pool, Reason, Snapshot, Ticket, Transition, Want, Why,
     },
-    types::{AccountId, Class, Key, KeyIdentity, Origin, PoolName, Verdict},
+    types::{AccountId, Class, ClientId, Key, KeyIdentity, Origin, PoolName, Verdict},
 };
 
 /// The target of what is logged about keys and hosts: `RUST_LOG=key_cycle_proxy::pool=debug`.
@@ -95,12 +95,12 @@ impl SharedPool {
         self.lock().pool.snapshot(now)
     }
 
-    pub(super) fn ask(&self, model: Option<&str>, purpose: &str) -> Ask {
-        let arrival = self.lock().pool.arrive();
+    pub(super) fn ask(&self, client: ClientId, model: Option<&str>, purpose: &str) -> Ask {
+        let arrival = self.lock().pool.arrive(client);
         Ask { arrival, model: model.map(Box::from), purpose: Box::from(purpose) }
     }
 
-    /// Leases the key whose turn it is; waits for one, in the order of arrival, until `patience` ends.
+    /// Leases the key whose turn it is; waits for one, in line, until `patience` ends.
     pub(super) async fn lease(
         self: &Arc<Self>,
         ask: &Arc<Ask>,
@@ -128,11 +128,10 @@ impl SharedPool {
                     }
                     Err(exhausted) => exhausted,
                 };
-                if let Some(refused) = inner.refuse(now, &want, exhausted, patience) {
-                    return Err(refused);
-                }
+                let wake = inner.stand_in_line(now, &want, exhausted, patience)?;
                 let woken = waiting.get_or_insert_with(|| Waiting::new(self, ask.arrival)).woken.clone();
                 inner.sleepers.insert(ask.arrival, Arc::clone(&woken));
+                inner.wake(&wake);
                 // Only who is first in line watches the clock; the others are woken by who goes before them.
                 let watched = exhausted.free_at.filter(|_| exhausted.why == Why::NoneFree);
                 (watched.map_or(patience, |at| at.min(patience)), woken)
@@ -164,10 +163,7 @@ impl SharedPool {
 
     fn carry_out(&self, effects: Effects) {
         if !effects.wake.is_empty() {
-            let inner = self.lock();
-            for sleeper in effects.wake.iter().filter_map(|arrival| inner.sleepers.get(arrival)) {
-                sleeper.notify_one();
-            }
+            self.lock().wake(&effects.wake);
         }
         for transition in effects.transitions {
             self.log(&transition);
@@ -200,14 +196,20 @@ impl SharedPool {
 }
 
 impl Inner {
-    /// The refusal, if waiting is over or can't help.
-    fn refuse(
+    fn wake(&self, arrivals: &[Arrival]) {
+        for sleeper in arrivals.iter().filter_map(|arrival| self.sleepers.get(arrival)) {
+            sleeper.notify_one();
+        }
+    }
+
+    /// Joins the line, unless waiting is over or can't help. Returns who should ask again for that.
+    fn stand_in_line(
         &mut self,
         now: Instant,
         want: &Want<'_>,
         exhausted: Exhausted,
         patience: Instant,
-    ) -> Option<NoLease> {
+    ) -> Result<Vec<Arrival>, NoLease> {
         let why = match exhausted.why {
             Why::NoKeyForModel => NoLeaseWhy::NoKeyForModel,
             // Without a known moment something may still come free: a probe, a full key.
@@ -216,8 +218,9 @@ impl Inner {
             {
                 NoLeaseWhy::NoneFree
             }
+            _ if self.pool.is_hopeless(now, want) => NoLeaseWhy::NoneFree,
             _ => match self.pool.join(want) {
-                Ok(()) => return None,
+                Ok(wake) => return Ok(wake),
                 Err(_) => NoLeaseWhy::LineFull,
             },
         };
@@ -225,7 +228,7 @@ impl Inner {
         // Where one may come sooner, the first moment is not known.
         let free_at = exhausted.free_at.filter(|_| !exhausted.sooner);
         let free_in = free_at.map(|at| at.saturating_duration_since(now));
-        Some(NoLease { why, free_in, causes })
+        Err(NoLease { why, free_in, causes })
     }
 }
 
@@ -246,11 +249,8 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let mut inner = self.pool.lock();
         inner.sleepers.remove(&self.arrival);
-        if let Some(next) = inner.pool.leave(self.arrival)
-            && let Some(sleeper) = inner.sleepers.get(&next)
-        {
-            sleeper.notify_one();
-        }
+        let next = inner.pool.leave(self.arrival);
+        inner.wake(next.as_slice());
     }
 }
 

@@ -157,7 +157,7 @@ impl Forwarder {
         mut alarm: Alarm,
     ) -> Result<Response<LeasedBody>, (ForwardError, Access)> {
         let start = self.clock.mono();
-        let ask = Arc::new(self.pool.ask(inbound.model(), inbound.purpose()));
+        let ask = Arc::new(self.pool.ask(inbound.client, inbound.model(), inbound.purpose()));
         let mut plan = Plan::new(&self.policy, start, inbound.may_repeat, self.pool.keys());
         let mut rng = fastrand::Rng::new();
         let mut patience = self.policy.max_wait;

@@ -197,9 +197,8 @@ async fn understand(
     client: IpAddr,
     alarm: &mut Alarm,
 ) -> Result<Inbound, Refusal> {
-    if !proxy.clients.admits(auth::credentials(&parts.headers)) {
-        return Err(Refusal::unauthorized());
-    }
+    let who = proxy.clients.admit(auth::credentials(&parts.headers), client);
+    let who = who.ok_or_else(Refusal::unauthorized)?;
     if proxy.clients.is_open() && cors::is_foreign_page(&proxy.settings.cors, &parts.headers) {
         return Err(Refusal::foreign_page());
     }
@@ -209,7 +208,8 @@ async fn understand(
     let version = version_of(target.path()).ok_or_else(Refusal::no_such_route)?;
     let target = target.below(version);
     proxy.clients.count(proxy.clock.mono(), Some(client))?;
-    Ok(Inbound::read(parts, body, target, proxy.settings.body_limit, &proxy.memory, alarm).await?)
+    let inbound = Inbound::read(parts, body, target, proxy.settings.body_limit, &proxy.memory, alarm);
+    Ok(inbound.await?.from_client(who))
 }
 
 /// Whether the rest of a refused request's body is read. To a client that waits to be told to go on, reading is telling.

@@ -2,6 +2,7 @@
 
 mod account;
 mod base_url;
+mod client;
 mod error_code;
 mod id;
 mod key;
@@ -11,6 +12,7 @@ mod verdict;
 
 pub use account::AccountId;
 pub use base_url::{BaseUrl, BaseUrlError, Origin};
+pub use client::ClientId;
 pub use error_code::ErrorCode;
 pub use id::{KeyId, KeyIdentity, PoolName, assign_ids};
 pub use key::{Key, KeySettings};

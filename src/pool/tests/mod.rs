@@ -2,6 +2,7 @@
 
 mod accounts;
 mod examples;
+mod fairness;
 mod lines;
 mod machine;
 mod naive;
@@ -20,7 +21,7 @@ use super::*;
 use crate::{
     clock::Clock,
     rate::Rate,
-    types::{AccountId, BaseUrl, KeySettings, ModelSet, PoolName, Secret},
+    types::{AccountId, BaseUrl, ClientId, KeySettings, ModelSet, PoolName, Secret},
 };
 
 pub(super) const TWO: &str = "https://two.test";
@@ -111,8 +112,13 @@ impl Bench {
         Self { pool, keys, now, model: None, purpose: "chat", tried, failed_hosts }
     }
 
+    /// A request of the only client.
+    pub(super) fn arrive(&mut self) -> Arrival {
+        self.pool.arrive(ClientId::default())
+    }
+
     pub(super) fn acquire(&mut self) -> Result<Grant, Exhausted> {
-        let arrival = self.pool.arrive();
+        let arrival = self.arrive();
         self.ask(arrival)
     }
 
@@ -134,7 +140,7 @@ impl Bench {
 
     pub(super) fn settle(&mut self, ticket: Ticket, outcome: Outcome) -> Effects {
         let want = Want {
-            arrival: Arrival(0),
+            arrival: Arrival { number: 0, client: ClientId::default() },
             model: self.model,
             purpose: self.purpose,
             tried: &[],
@@ -143,14 +149,15 @@ impl Bench {
         self.pool.settle(self.now, ticket, outcome, &want)
     }
 
-    pub(super) fn join(&mut self, arrival: Arrival) -> Result<(), LineFull> {
+    /// Who should ask again since it has joined.
+    pub(super) fn join(&mut self, arrival: Arrival) -> Result<Vec<Arrival>, LineFull> {
         let want = Want { arrival, model: self.model, purpose: self.purpose, tried: &[], failed_hosts: &[] };
         self.pool.join(&want)
     }
 
     pub(super) fn heard(&mut self, ticket: &mut Ticket, latency: Duration) -> Effects {
         let want = Want {
-            arrival: Arrival(0),
+            arrival: Arrival { number: 0, client: ClientId::default() },
             model: self.model,
             purpose: self.purpose,
             tried: &[],
