@@ -100,20 +100,24 @@ impl SharedPool {
         Ask { arrival, model: model.map(Box::from), purpose: Box::from(purpose) }
     }
 
-    /// Leases the key whose turn it is; waits for one, in line, until `patience` ends.
+    /// Leases the key whose turn it is; waits for one, in line, until `patience` ends. Before it waits it calls
+    /// `about_to_wait`.
     pub(super) async fn lease(
         self: &Arc<Self>,
         ask: &Arc<Ask>,
         tried: &[KeyIdentity],
         failed_hosts: &[Origin],
         patience: Instant,
+        about_to_wait: impl FnOnce(),
     ) -> Result<Lease, NoLease> {
-        let want = ask.want(tried, failed_hosts);
+        let mut about_to_wait = Some(about_to_wait);
         let mut waiting: Option<Waiting<'_>> = None;
         loop {
             let now = self.clock.mono();
             let (until, woken) = {
                 let mut inner = self.lock();
+                // Made anew each time: who waits need not hold it.
+                let want = ask.want(tried, failed_hosts);
                 let exhausted = match inner.pool.acquire(now, &want) {
                     Ok(grant) => {
                         drop(inner);
@@ -136,6 +140,9 @@ impl SharedPool {
                 let watched = exhausted.free_at.filter(|_| exhausted.why == Why::NoneFree);
                 (watched.map_or(patience, |at| at.min(patience)), woken)
             };
+            if let Some(about_to_wait) = about_to_wait.take() {
+                about_to_wait();
+            }
             // A cancelled wait leaves the line by `Waiting`'s drop.
             let _ = tokio::time::timeout_at(until.into(), woken.notified()).await;
         }

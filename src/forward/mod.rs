@@ -90,7 +90,7 @@ struct Tries {
     failed_hosts: Vec<Origin>,
     /// Hosts none of whose keys is worth another attempt.
     shunned: Vec<Origin>,
-    last: Option<Missed>,
+    last: Option<Box<Missed>>,
 }
 
 impl Tries {
@@ -152,7 +152,7 @@ impl Forwarder {
     /// [`ForwardError`] when there is no answer to deliver; `access` comes back with it.
     pub async fn run(
         &self,
-        inbound: Inbound,
+        inbound: &mut Inbound,
         mut access: Access,
         mut alarm: Alarm,
     ) -> Result<Response<LeasedBody>, (ForwardError, Access)> {
@@ -168,7 +168,9 @@ impl Forwarder {
             let asked = self.clock.mono();
             let wait = if tries.all_refuse() { Duration::ZERO } else { patience };
             let until = plan.deadline().min(asked + wait);
-            let mut lease = match self.pool.lease(&ask, &tries.keys, &tries.failed_hosts, until).await {
+            let (tried, failed) = (&tries.keys, &tries.failed_hosts);
+            let mut lease = match self.pool.lease(&ask, tried, failed, until, || inbound.settle_down()).await
+            {
                 Ok(lease) if tries.rules_out(lease.key()) => {
                     lease.settle(Outcome::Unused);
                     return self.conclude(tries, None, &ask, access, alarm);
@@ -188,7 +190,8 @@ impl Forwarder {
             if let Some(kind) = again {
                 self.metrics.retried(kind);
             }
-            let missed = match self.attempt(&lease, &inbound, limit, &mut alarm).await {
+            // Held apart: who waits for a key has no need of the room that an attempt takes.
+            let missed = match Box::pin(self.attempt(&lease, inbound, limit, &mut alarm)).await {
                 Err(bad) => return Err((bad, access)),
                 Ok(Attempt::Passed(passed)) => {
                     let (key, verdict) = (Arc::clone(lease.key()), passed.verdict);
@@ -202,7 +205,7 @@ impl Forwarder {
                     };
                     return Ok(self.deliver(passed, lease, &key, access, alarm));
                 }
-                Ok(Attempt::Missed(missed)) => missed,
+                Ok(Attempt::Missed(missed)) => Box::new(missed),
             };
             let now = self.clock.mono();
             let verdict = missed.verdict;
@@ -438,7 +441,7 @@ impl Forwarder {
                 ForwardError::AllKeysCooling(unavailable)
             }
         };
-        let Some(Missed { key, verdict, refusal, .. }) = tries.last else {
+        let Some(Missed { key, verdict, refusal, .. }) = tries.last.map(|missed| *missed) else {
             let error = match why {
                 Some(NoLeaseWhy::NoKeyForModel) => ForwardError::ModelNotFound { model: ask.model.clone() },
                 Some(NoLeaseWhy::LineFull) => ForwardError::TooManyWaiting(unavailable(causes())),
