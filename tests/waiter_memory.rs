@@ -47,7 +47,7 @@ async fn a_request_that_waits_takes_no_more_than_two_kibibytes_beyond_its_body()
     let (upstream, gate) = (Upstream::start().await, Gate::new());
     upstream.key("sk-a").always(Answer::api());
     let file = in_turn_with(&upstream, &["key = \"sk-a\"\nmax_in_flight = 1"], "max_wait_ms = 600000");
-    let proxy = Proxy::start(&file).await;
+    let proxy = Proxy::start(&file.replace("debug_headers = true", "debug_headers = false")).await;
 
     // Idle connections, each of which has been used.
     let body = chat("gpt-4o");

@@ -15,13 +15,14 @@ use tracing::{info, warn};
 use crate::{
     clock::Clock,
     pool::{
-        Arrival, Causes, Effects, Exhausted, Outcome, Pool, Reason, Snapshot, Ticket, Transition, Want, Why,
+        Arrival, Causes, Effects, Exhausted, Explanation, Outcome, Pool, Reason, Snapshot, Survey, Ticket,
+        Transition, Want, Why,
     },
     types::{AccountId, Class, ClientId, Key, KeyIdentity, Origin, PoolName, Verdict},
 };
 
 /// The target of what is logged about keys and hosts: `RUST_LOG=key_cycle_proxy::pool=debug`.
-const TARGET: &str = "key_cycle_proxy::pool";
+pub(super) const TARGET: &str = "key_cycle_proxy::pool";
 
 /// A pool that many requests share.
 #[derive(Debug)]
@@ -44,11 +45,13 @@ pub(super) struct Ask {
     pub(super) arrival: Arrival,
     pub(super) model: Option<Box<str>>,
     pub(super) purpose: Box<str>,
+    /// Whether somebody wants to be told why.
+    pub(super) explained: bool,
 }
 
 impl Ask {
     fn want<'a>(&'a self, tried: &'a [KeyIdentity], failed_hosts: &'a [Origin]) -> Want<'a> {
-        let Self { arrival, model, purpose } = self;
+        let Self { arrival, model, purpose, .. } = self;
         Want { arrival: *arrival, model: model.as_deref(), purpose, tried, failed_hosts }
     }
 }
@@ -60,6 +63,8 @@ pub(super) struct NoLease {
     /// When it is worth asking again.
     pub(super) free_in: Option<Duration>,
     pub(super) causes: Causes,
+    /// Where somebody wants to be told.
+    pub(super) explanation: Option<Box<Explanation>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,54 +102,64 @@ impl SharedPool {
 
     pub(super) fn ask(&self, client: ClientId, model: Option<&str>, purpose: &str) -> Ask {
         let arrival = self.lock().pool.arrive(client);
-        Ask { arrival, model: model.map(Box::from), purpose: Box::from(purpose) }
+        Ask { arrival, model: model.map(Box::from), purpose: Box::from(purpose), explained: false }
     }
 
     /// Leases the key whose turn it is; waits for one, in line, until `patience` ends. Before it waits it calls
     /// `about_to_wait`.
-    pub(super) async fn lease(
-        self: &Arc<Self>,
-        ask: &Arc<Ask>,
-        tried: &[KeyIdentity],
-        failed_hosts: &[Origin],
+    #[expect(clippy::manual_async_fn, reason = "an async fn holds its arguments twice, and many may wait")]
+    pub(super) fn lease<'a>(
+        self: &'a Arc<Self>,
+        ask: &'a Arc<Ask>,
+        tried: &'a [KeyIdentity],
+        failed_hosts: &'a [Origin],
         patience: Instant,
-        about_to_wait: impl FnOnce(),
-    ) -> Result<Lease, NoLease> {
-        let mut about_to_wait = Some(about_to_wait);
-        let mut waiting: Option<Waiting<'_>> = None;
-        loop {
-            let now = self.clock.mono();
-            let (until, woken) = {
-                let mut inner = self.lock();
-                // Made anew each time: who waits need not hold it.
-                let want = ask.want(tried, failed_hosts);
-                let exhausted = match inner.pool.acquire(now, &want) {
-                    Ok(grant) => {
-                        drop(inner);
-                        let lease = Lease {
-                            pool: Arc::clone(self),
-                            key: grant.key,
-                            ticket: Some(grant.ticket),
-                            ask: Arc::clone(ask),
-                            since: now,
-                        };
-                        return Ok(lease);
-                    }
-                    Err(exhausted) => exhausted,
+        about_to_wait: impl FnOnce() + 'a,
+    ) -> impl Future<Output = Result<Lease, NoLease>> + 'a {
+        async move {
+            let mut about_to_wait = Some(about_to_wait);
+            let mut waiting: Option<Waiting<'_>> = None;
+            loop {
+                let now = self.clock.mono();
+                let (until, woken) = {
+                    let mut inner = self.lock();
+                    // Made anew each time: who waits need not hold it.
+                    let want = ask.want(tried, failed_hosts);
+                    let survey = ask.explained.then(|| inner.pool.survey(now, &want));
+                    let exhausted = match inner.pool.acquire(now, &want) {
+                        Ok(grant) => {
+                            let explanation = inner.explain(survey.as_ref(), Some(&grant.ticket));
+                            drop(inner);
+                            let lease = Lease {
+                                pool: Arc::clone(self),
+                                key: grant.key,
+                                ticket: Some(grant.ticket),
+                                ask: Arc::clone(ask),
+                                since: now,
+                                explanation,
+                            };
+                            return Ok(lease);
+                        }
+                        Err(exhausted) => exhausted,
+                    };
+                    let stands = inner.stand_in_line(now, &want, exhausted, patience);
+                    let wake = stands.map_err(|mut no_lease| {
+                        no_lease.explanation = inner.explain(survey.as_ref(), None);
+                        no_lease
+                    })?;
+                    let woken = waiting.get_or_insert_with(|| Waiting::new(self, ask.arrival)).woken.clone();
+                    inner.sleepers.insert(ask.arrival, Arc::clone(&woken));
+                    inner.wake(&wake);
+                    // Only who is first in line watches the clock; the others are woken by who goes before them.
+                    let watched = exhausted.free_at.filter(|_| exhausted.why == Why::NoneFree);
+                    (watched.map_or(patience, |at| at.min(patience)), woken)
                 };
-                let wake = inner.stand_in_line(now, &want, exhausted, patience)?;
-                let woken = waiting.get_or_insert_with(|| Waiting::new(self, ask.arrival)).woken.clone();
-                inner.sleepers.insert(ask.arrival, Arc::clone(&woken));
-                inner.wake(&wake);
-                // Only who is first in line watches the clock; the others are woken by who goes before them.
-                let watched = exhausted.free_at.filter(|_| exhausted.why == Why::NoneFree);
-                (watched.map_or(patience, |at| at.min(patience)), woken)
-            };
-            if let Some(about_to_wait) = about_to_wait.take() {
-                about_to_wait();
+                if let Some(about_to_wait) = about_to_wait.take() {
+                    about_to_wait();
+                }
+                // A cancelled wait leaves the line by `Waiting`'s drop.
+                let _ = tokio::time::timeout_at(until.into(), woken.notified()).await;
             }
-            // A cancelled wait leaves the line by `Waiting`'s drop.
-            let _ = tokio::time::timeout_at(until.into(), woken.notified()).await;
         }
     }
 
@@ -203,6 +218,10 @@ impl SharedPool {
 }
 
 impl Inner {
+    fn explain(&self, survey: Option<&Survey>, ticket: Option<&Ticket>) -> Option<Box<Explanation>> {
+        survey.map(|survey| Box::new(self.pool.explain(survey, ticket)))
+    }
+
     fn wake(&self, arrivals: &[Arrival]) {
         for sleeper in arrivals.iter().filter_map(|arrival| self.sleepers.get(arrival)) {
             sleeper.notify_one();
@@ -235,7 +254,7 @@ impl Inner {
         // Where one may come sooner, the first moment is not known.
         let free_at = exhausted.free_at.filter(|_| !exhausted.sooner);
         let free_in = free_at.map(|at| at.saturating_duration_since(now));
-        Err(NoLease { why, free_in, causes })
+        Err(NoLease { why, free_in, causes, explanation: None })
     }
 }
 
@@ -269,11 +288,17 @@ pub(super) struct Lease {
     ticket: Option<Ticket>,
     ask: Arc<Ask>,
     since: Instant,
+    explanation: Option<Box<Explanation>>,
 }
 
 impl Lease {
     pub(super) fn key(&self) -> &Arc<Key> {
         &self.key
+    }
+
+    /// Why it was this key, where somebody wants to be told.
+    pub(super) fn explanation(&self) -> Option<&Explanation> {
+        self.explanation.as_deref()
     }
 
     /// A head has come that shows the key at work, and perhaps its account; the lease stays out for the body.

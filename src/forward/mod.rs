@@ -14,6 +14,7 @@ mod policy;
 mod refusal;
 mod target;
 pub mod transport;
+mod why;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -42,10 +43,11 @@ pub use policy::{Backoff, InvalidBackoff, Policy};
 use refusal::Refusal;
 pub use target::{BadTarget, Target};
 use transport::{AnswerBody, Fault, Transport};
+use why::{RULED_OUT, Story};
 
 use crate::{
     clock::Clock,
-    pool::{Causes, Outcome, Reason},
+    pool::{Causes, Explanation, Outcome, Reason, Turn},
     provider::{self, Answer, Endpoint, Media, stream::judge_event},
     redact::{self, Traces},
     telemetry::{Metrics, Retried, access::Access},
@@ -157,7 +159,11 @@ impl Forwarder {
         mut alarm: Alarm,
     ) -> Result<Response<LeasedBody>, (ForwardError, Access)> {
         let start = self.clock.mono();
-        let ask = Arc::new(self.pool.ask(inbound.client, inbound.model(), inbound.purpose()));
+        let mut ask = self.pool.ask(inbound.client, inbound.model(), inbound.purpose());
+        // Made for those who look at the log or the header, and for nobody else.
+        let mut story = self.is_explained(&access).then(Box::<Story>::default);
+        ask.explained = story.is_some();
+        let ask = Arc::new(ask);
         let mut plan = Plan::new(&self.policy, start, inbound.may_repeat, self.pool.keys());
         let mut rng = fastrand::Rng::new();
         let mut patience = self.policy.max_wait;
@@ -172,11 +178,19 @@ impl Forwarder {
             let mut lease = match self.pool.lease(&ask, tried, failed, until, || inbound.settle_down()).await
             {
                 Ok(lease) if tries.rules_out(lease.key()) => {
+                    if let Some((story, why)) = story.as_deref().zip(lease.explanation()) {
+                        self.tell_end(&mut access, story, RULED_OUT, why);
+                    }
                     lease.settle(Outcome::Unused);
                     return self.conclude(tries, None, &ask, access, alarm);
                 }
                 Ok(lease) => lease,
-                Err(no_lease) => return self.conclude(tries, Some(&no_lease), &ask, access, alarm),
+                Err(no_lease) => {
+                    if let Some((story, why)) = story.as_deref().zip(no_lease.explanation.as_deref()) {
+                        self.tell_end(&mut access, story, no_lease.why.as_str(), why);
+                    }
+                    return self.conclude(tries, Some(&no_lease), &ask, access, alarm);
+                }
             };
             let sent = self.clock.mono();
             let waited = sent.saturating_duration_since(asked);
@@ -187,6 +201,9 @@ impl Forwarder {
             let head_timeout = self.policy.head_timeout_of(inbound.stream);
             let limit = head_timeout.min(plan.deadline().saturating_duration_since(sent));
             access.attempt(lease.key().id());
+            if let Some((story, why)) = story.as_deref().zip(lease.explanation()) {
+                self.tell_pick(&mut access, story, lease.key(), why);
+            }
             if let Some(kind) = again {
                 self.metrics.retried(kind);
             }
@@ -218,6 +235,9 @@ impl Forwarder {
             let step = plan.step(&verdict, facts, now, &mut rng, afford);
             let status = missed.refusal.as_ref().map(|refusal| refusal.status.as_u16());
             let took = now.saturating_duration_since(sent);
+            if let Some(story) = &mut story {
+                story.tried(key.id(), verdict.class, status);
+            }
             access.failed_attempt(self.pool.name(), &verdict, status, took, step.as_str());
             match step {
                 Step::Deliver => {
@@ -247,6 +267,25 @@ impl Forwarder {
                 }
             }
         }
+    }
+
+    /// Whether anybody wants to be told why it is which key.
+    fn is_explained(&self, access: &Access) -> bool {
+        access.tells_why() || tracing::enabled!(target: leases::TARGET, tracing::Level::DEBUG)
+    }
+
+    fn tell_pick(&self, access: &mut Access, story: &Story, key: &Key, why: &Explanation) {
+        let (pool, id, strategy) = (self.pool.name(), key.id(), why.strategy.as_str());
+        let (turn, passed_over) = (why.turn.map(Turn::as_str), why.passed_over.told());
+        let (_, attempt) = access.attempts();
+        tracing::debug!(target: leases::TARGET, %pool, request.id = access.id(), attempt, key.id = %id, strategy, turn, passed_over, "key picked");
+        access.say_why(|| story.picked(id, why));
+    }
+
+    fn tell_end(&self, access: &mut Access, story: &Story, cause: &str, why: &Explanation) {
+        let (pool, passed_over) = (self.pool.name(), why.passed_over.told());
+        tracing::debug!(target: leases::TARGET, %pool, request.id = access.id(), cause, passed_over, "no key picked");
+        access.say_why(|| story.ended(cause, why));
     }
 
     /// One upstream call, and what it came to.

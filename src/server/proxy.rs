@@ -32,6 +32,9 @@ pub(super) const DEBUG_KEY: HeaderName = HeaderName::from_static("x-key-cycle-ke
 /// How many attempts there were, with `debug_headers`.
 pub(super) const DEBUG_ATTEMPTS: HeaderName = HeaderName::from_static("x-key-cycle-attempts");
 
+/// Why it was which key, with `debug_headers`.
+pub(super) const DEBUG_WHY: HeaderName = HeaderName::from_static("x-key-cycle-why");
+
 /// How much of a refused body is read.
 const LINGER_BYTES: usize = 64 << 20;
 /// And for how long.
@@ -183,6 +186,9 @@ async fn read(proxy: &Proxy, peer: IpAddr, id: &HeaderValue, request: Request<In
     let (metrics, last_call) = (Arc::clone(&proxy.metrics), proxy.stages.last_call.clone());
     let (method, path) = (request.method().clone(), proxy.loggable(request.uri().path()));
     let mut access = Access::begin(metrics, proxy.clock, id.clone(), method, &path, Some(client), last_call);
+    if proxy.settings.debug_headers {
+        access.tell_why();
+    }
     let (parts, mut body) = request.into_parts();
     let lingers = lingers(&parts);
     let mut alarm = Alarm::new(proxy.clock);
@@ -285,13 +291,16 @@ pub(super) fn request_id(headers: &HeaderMap) -> HeaderValue {
     })
 }
 
-/// The key of the last attempt and the number of attempts.
+/// The key of the last attempt, the number of attempts, and why it was which key.
 fn names(access: &Access) -> HeaderMap {
     let (key, attempts) = access.attempts();
-    let mut headers = HeaderMap::with_capacity(2);
+    let mut headers = HeaderMap::with_capacity(3);
     headers.insert(DEBUG_ATTEMPTS, HeaderValue::from(attempts));
     if let Some(key) = key.and_then(|key| HeaderValue::from_str(key.as_str()).ok()) {
         headers.insert(DEBUG_KEY, key);
+    }
+    if let Some(why) = access.why().and_then(|why| HeaderValue::from_str(why).ok()) {
+        headers.insert(DEBUG_WHY, why);
     }
     headers
 }

@@ -79,6 +79,8 @@ struct Line {
     ending: Ending,
     /// What the error inside the answer means.
     failure: Option<Class>,
+    /// Why it was which key, where the client is told; empty: not known yet.
+    why: Option<Box<str>>,
     /// Cancelled when the time to finish requests is over.
     last_call: CancellationToken,
 }
@@ -120,6 +122,7 @@ impl Access {
             sent: 0,
             ending: Ending::ClientLeft,
             failure: None,
+            why: None,
             last_call,
         }))
     }
@@ -146,6 +149,30 @@ impl Access {
     #[must_use]
     pub fn attempts(&self) -> (Option<&KeyId>, u32) {
         (self.0.key.as_ref(), self.0.attempts)
+    }
+
+    /// The client is to be told why it was which key.
+    pub fn tell_why(&mut self) {
+        self.0.why = Some(Box::default());
+    }
+
+    /// Whether it is.
+    #[must_use]
+    pub fn tells_why(&self) -> bool {
+        self.0.why.is_some()
+    }
+
+    /// Why it was which key, if the client is told.
+    pub fn say_why(&mut self, why: impl FnOnce() -> String) {
+        if let Some(told) = &mut self.0.why {
+            *told = why().into_boxed_str();
+        }
+    }
+
+    /// Why it was which key, if the client is told and that is known.
+    #[must_use]
+    pub fn why(&self) -> Option<&str> {
+        self.0.why.as_deref().filter(|why| !why.is_empty())
     }
 
     /// The head of the answer goes to the client.

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod examples;
+mod explain;
 mod fairness;
 mod lines;
 mod machine;
