@@ -289,7 +289,7 @@ fn a_thousand_who_wait_for_a_reset_are_served_fairly_and_without_a_stampede() {
 
     // What an upstream with these limits would say to it.
     let limit = Rate::per_second(rate, NonZeroU32::new(burst).unwrap()).unwrap();
-    let mut upstream = vec![Gcra::default(); KEYS];
+    let mut upstream = [(); KEYS].map(|()| Gcra::default());
     let refused = crowd.served.iter().filter(|(_, key, at)| upstream[*key].take(limit, *at).is_err());
     assert_eq!(refused.count(), 0, "it would have been refused upstream");
     assert_eq!(crowd.served[0].2, reset, "the first is served at the reset");
