@@ -9,7 +9,7 @@ use divan::{Bencher, black_box};
 use key_cycle_proxy::{
     clock::Clock,
     pool::{Arrival, Grant, Outcome, Pool, Reason, Rests, Settings, Strategy, Want},
-    types::{BaseUrl, Demand, Key, KeySettings, PoolName, Secret},
+    types::{BaseUrl, ClientId, Demand, Key, KeySettings, PoolName, Secret},
 };
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -43,7 +43,7 @@ fn pool(strategy: Strategy, keys: usize, priorities: usize, health: Health) -> (
     let keys: Vec<Arc<Key>> = keys.into_iter().map(Arc::new).collect();
     let settings = Settings { strategy, ..Settings::default() };
     let mut pool = Pool::new(settings, keys.clone(), base.origin(), fastrand::Rng::with_seed(1));
-    let (arrival, now) = (pool.arrive(), Clock::system().now().mono);
+    let (arrival, now) = (pool.arrive(ClientId::default()), Clock::system().now().mono);
     let want = want(arrival);
     for _ in 0..keys.len() - alive {
         let Ok(Grant { ticket, .. }) = pool.acquire(now, &want) else { break };

@@ -13,7 +13,8 @@ use std::{
 
 use support::{
     proxy::Proxy,
-    upstream::{Answer, Upstream, chat_events},
+    still::StillClock,
+    upstream::{Answer, Gate, Upstream, chat_events},
 };
 use tokio::process::Command;
 
@@ -70,22 +71,24 @@ impl Stage {
         command
             .env("DIRECT_URL", format!("{}/v1", self.direct.url()))
             .env("PROXY_URL", self.proxy.url("/v1"))
-            .env("FAULTS_URL", format!("{}/v1", self.faults.url()))
-            .env("API_KEY", API_KEY)
-            .env("NO_PROXY", "127.0.0.1")
-            .kill_on_drop(true);
-        for name in ["OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"] {
-            command.env_remove(name);
-        }
-        let output = tokio::time::timeout(PATIENCE, command.output()).await.expect("it ends");
-        let output = output.expect("it starts");
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        print!("{}{}", text(&output.stdout), text(&output.stderr));
-        assert!(output.status.success(), "{command:?}: {}", output.status);
+            .env("FAULTS_URL", format!("{}/v1", self.faults.url()));
+        run_to_its_end(command).await;
         // Known to be limited, the key is not asked again; a stream that was left is cancelled upstream.
         assert_eq!(self.faults.calls("sk-limited"), 1);
         self.faults.wait_for(|faults| faults.open_requests() == 0).await;
     }
+}
+
+async fn run_to_its_end(command: &mut Command) {
+    command.env("API_KEY", API_KEY).env("NO_PROXY", "127.0.0.1").kill_on_drop(true);
+    for name in ["OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"] {
+        command.env_remove(name);
+    }
+    let output = tokio::time::timeout(PATIENCE, command.output()).await.expect("it ends");
+    let output = output.expect("it starts");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    print!("{}{}", text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{command:?}: {}", output.status);
 }
 
 fn answer(fault: &str) -> Answer {
@@ -118,18 +121,53 @@ fn skip(what: &str) {
     writeln!(std::io::stderr(), "skipped: {what} is not installed").expect("standard error is open");
 }
 
-#[tokio::test]
-async fn openai_for_python_sees_no_difference() {
+/// Pytest with one of the files for it, if the SDK is installed.
+async fn pytest(file: &str) -> Option<Command> {
     let python = variable("SDK_PYTHON").map_or_else(|| installed("python/bin/python"), PathBuf::from);
     let python = if python.exists() { python } else { "python3".into() };
     let check = Command::new(&python).args(["-c", "import openai, pytest"]).output().await;
     if !check.is_ok_and(|output| output.status.success()) {
-        return skip("openai for Python");
+        skip("openai for Python");
+        return None;
     }
-    let tests = source("python/test_openai.py");
     let mut command = Command::new(python);
-    command.args(["-B", "-m", "pytest", "-q", "-p", "no:cacheprovider"]).arg(tests);
+    command.args(["-B", "-m", "pytest", "-q", "-p", "no:cacheprovider"]).arg(source(file));
+    Some(command)
+}
+
+#[tokio::test]
+async fn openai_for_python_sees_no_difference() {
+    let Some(mut command) = pytest("python/test_openai.py").await else { return };
     Stage::set().await.run(&mut command).await;
+}
+
+#[tokio::test]
+async fn openai_for_python_waits_as_long_as_it_is_told_and_no_longer() {
+    let Some(mut command) = pytest("python/test_waiting.py").await else { return };
+    let clock = StillClock::stop();
+    let (upstream, time, gate) = (Upstream::start().await, Upstream::start().await, Gate::new());
+    let limited = |seconds| Answer::rate_limited(Duration::from_secs(seconds));
+    upstream.key("sk-soon").answers([limited(12), Answer::api()]);
+    upstream.key("sk-late").always(limited(120));
+    time.otherwise(Answer::ok().after(&gate));
+    let url = upstream.url();
+    let key =
+        |model| format!("[[keys.pool]]\nkey = \"sk-{model}\"\nurl = \"{url}\"\nmodels = [\"{model}\"]\n");
+    let proxy =
+        Proxy::start(&format!("[clients]\nkeys = [\"{API_KEY}\"]\n{}{}", key("soon"), key("late"))).await;
+    command.env("PROXY_URL", proxy.url("/v1")).env("TIME_URL", time.url());
+    let passing = async {
+        time.wait_for(|time| time.total_calls() == 1).await;
+        let seconds = time.last_request().header("x-seconds").and_then(|seconds| seconds.parse().ok());
+        clock.pass(Duration::from_secs_f64(seconds.expect("a number"))).await;
+        gate.open();
+        std::future::pending().await
+    };
+    tokio::select! {
+        () = run_to_its_end(&mut command) => {}
+        () = passing => {}
+    }
+    assert_eq!((upstream.calls("sk-soon"), upstream.calls("sk-late")), (2, 1));
 }
 
 #[tokio::test]

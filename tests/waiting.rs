@@ -260,3 +260,130 @@ async fn limits_of_our_own_refuse_without_an_upstream_call() {
         tokio::time::resume();
     }
 }
+
+#[tokio::test]
+async fn where_every_key_is_dead_nobody_waits_for_the_next_trial() {
+    let clock = StillClock::stop();
+    let upstream = Upstream::start().await;
+    upstream.otherwise(Answer::revoked());
+    let proxy = Proxy::start(&in_turn(&upstream, &["sk-a", "sk-b"], "max_wait_ms = 120000")).await;
+    assert_eq!(proxy.chat("gpt-4o").await.said(), (503, "no_usable_key".to_owned()));
+    let got = clock.trickle(proxy.chat("gpt-4o")).await;
+    assert_eq!((got.said(), got.attempts()), ((503, "no_usable_key".to_owned()), 0));
+    assert_eq!((got.header("x-should-retry"), got.retry_after()), (Some("false"), None));
+    // The first to come when one is due is the trial.
+    clock.pass(SECOND * 60).await;
+    upstream.otherwise(Answer::api());
+    assert_eq!(proxy.chat("gpt-4o").await.status, 200);
+}
+
+#[tokio::test]
+async fn when_the_last_hope_of_those_who_wait_dies_they_are_all_told_at_once() {
+    let clock = StillClock::stop();
+    let (upstream, gate) = (Upstream::start().await, Gate::new());
+    upstream.key("sk-dead").always(Answer::revoked());
+    upstream.key("sk-busy").always(Answer::revoked().after(&gate));
+    let keys = ["key = \"sk-dead\"", "key = \"sk-busy\"\nmax_in_flight = 1"];
+    let proxy = Proxy::start(&in_turn_with(&upstream, &keys, "max_wait_ms = 120000")).await;
+    let mut requests = vec![send(&proxy, "m")];
+    upstream.wait_for(|up| up.total_calls() == 2).await;
+    requests.extend((0..5).map(|_| send(&proxy, "m")));
+    proxy.until_waiting(5).await;
+    gate.open();
+    for request in requests {
+        let got = clock.trickle(ended(request)).await;
+        assert_eq!(got.said(), (503, "no_usable_key".to_owned()), "{}", got.text());
+    }
+    assert_eq!(upstream.total_calls(), 2, "no upstream call is made for that");
+}
+
+#[tokio::test]
+async fn causes_are_told_by_account_and_by_key() {
+    let _clock = StillClock::stop();
+    let upstream = Upstream::start().await;
+    let mut entries = Vec::new();
+    for (key, account) in [("a", "1"), ("b", "1"), ("c", "2"), ("d", "2"), ("e", "3"), ("f", "3"), ("g", "3")]
+    {
+        upstream.key(&format!("sk-{key}")).always(Answer::rate_limited(SECOND * 40));
+        entries.push(format!("key = \"sk-{key}\"\naccount = \"account {account}\""));
+    }
+    upstream.key("sk-dead").always(Answer::revoked());
+    entries.push("key = \"sk-dead\"".to_owned());
+    let proxy = Proxy::start(&in_turn_with(&upstream, &entries, "")).await;
+    let got = proxy.chat("gpt-4o").await;
+    assert_eq!((got.said(), got.attempts()), ((429, "all_keys_cooling".to_owned()), 4));
+    let text = got.json()["error"]["message"].as_str().expect("a message").to_owned();
+    let (before, after) = text.split_once("3 accounts rate limited until ").expect(&text);
+    assert_eq!((before, &after[8..]), ("No key is free now: ", " UTC, 1 key rejected."), "{text}");
+    assert!(!text.contains("account 1"), "no name is shown");
+
+    upstream.key("sk-alone").always(Answer::rate_limited(SECOND * 50));
+    entries.push("key = \"sk-alone\"".to_owned());
+    let proxy = Proxy::start(&in_turn_with(&upstream, &entries, "")).await;
+    let text = proxy.chat("gpt-4o").await.text();
+    assert!(text.contains("3 accounts and 1 key rate limited until "), "{text}");
+}
+
+/// Jain's index: 1 where all got the same, `1 / n` where one of `n` got everything.
+fn jain(shares: &[f64]) -> f64 {
+    let sum: f64 = shares.iter().sum();
+    sum * sum / (shares.len() as f64 * shares.iter().map(|share| share * share).sum::<f64>())
+}
+
+#[tokio::test]
+async fn a_thousand_of_ten_clients_wait_for_a_reset_and_share_what_comes_then() {
+    const CLIENTS: usize = 10;
+    const KEYS: [&str; 4] = ["sk-a", "sk-b", "sk-c", "sk-d"];
+    let clock = StillClock::stop();
+    let upstream = Upstream::start().await;
+    for key in KEYS {
+        upstream.key(key).answers([Answer::rate_limited(SECOND * 5), Answer::api()]).limit(50.0, 10);
+    }
+    let names: Vec<String> = (0..CLIENTS).map(|n| format!("ck-{n}")).collect();
+    let file = in_turn(&upstream, &KEYS, "max_wait_ms = 30000")
+        + &format!("[clients]\nkeys = {names:?}\n[rate_limit]\nper_key_rps = 50\nburst = 10\n");
+    let proxy = Proxy::start(&file).await;
+    let http = client();
+    let send = |who: usize| {
+        let body = serde_json::json!({"model": "gpt-4o", "messages": [{"role": "user", "content": "hello"}], "user": who.to_string()});
+        let request = http.post(proxy.url("/v1/chat/completions")).body(body.to_string());
+        let request = request.bearer_auth(&names[who]);
+        #[expect(clippy::disallowed_methods, reason = "the test waits for it")]
+        tokio::spawn(async move { Got::read(request.send().await.expect("the proxy answers")).await })
+    };
+    // The first finds out that all keys are limited.
+    let mut requests = vec![send(0)];
+    proxy.until_waiting(1).await;
+    // One client has ten times the requests of each of the nine others, and all of them in line before those come.
+    requests.extend((1..523).map(|_| send(0)));
+    proxy.until_waiting(523).await;
+    requests.extend((523..1000).map(|n| send(1 + n % 9)));
+    proxy.until_waiting(1000).await;
+    let refused = proxy.judged("rate_limited").await;
+    assert_eq!((upstream.total_calls(), refused), (KEYS.len(), KEYS.len()));
+    clock.pass(SECOND * 5).await;
+    let mut served = KEYS.len() * 10;
+    loop {
+        let left = 1000_usize.saturating_sub(served);
+        proxy.until_waiting(left).await;
+        if left == 0 {
+            break;
+        }
+        clock.pass(SECOND / 5).await;
+        served += KEYS.len() * 10;
+    }
+    let mut good = 0;
+    for request in requests {
+        good += usize::from(ended(request).await.status == 200);
+    }
+    assert_eq!(good, 1000, "served");
+    assert_eq!(proxy.judged("rate_limited").await, refused, "no 429 after the wake");
+
+    let calls = upstream.requests();
+    let mut shares = [0.0; CLIENTS];
+    for request in &calls[KEYS.len()..][..500] {
+        let who = request.json()["user"].as_str().and_then(|who| who.parse::<usize>().ok());
+        shares[who.expect("a number")] += 1.0;
+    }
+    assert!(jain(&shares) >= 0.95, "while all have demand: {shares:?}");
+}

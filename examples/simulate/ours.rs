@@ -12,7 +12,9 @@ use key_cycle_proxy::{
     forward::{Budget, Facts, Plan, Policy, Step},
     pool::{Arrival, Effects, Exhausted, Grant, Outcome, Pool, Settings, Ticket, Want, Why},
     provider::{self, Endpoint, Told},
-    types::{BaseUrl, Demand, Key, KeyIdentity, KeySettings, Origin, PoolName, Secret, Usage, Verdict},
+    types::{
+        BaseUrl, ClientId, Demand, Key, KeyIdentity, KeySettings, Origin, PoolName, Secret, Usage, Verdict,
+    },
 };
 
 use crate::{
@@ -232,7 +234,7 @@ impl Contender for Ours<'_> {
         let now = world.now();
         let demand = estimated(&mut self.rng, world.request(id).tokens);
         let request = Request {
-            arrival: self.pool.arrive(),
+            arrival: self.pool.arrive(ClientId::default()),
             model: self.models[world.request(id).model].0,
             plan: Plan::new(self.policy, now, true, self.pool.keys()),
             tried: Vec::new(),

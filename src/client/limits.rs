@@ -66,7 +66,7 @@ impl Limits {
 }
 
 /// One IPv6 client has a /64 to itself (RFC 6177) and could use a new address for each request.
-fn household(address: IpAddr) -> IpAddr {
+pub(super) fn household(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
         v4 => v4,

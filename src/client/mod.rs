@@ -2,14 +2,17 @@
 
 mod limits;
 
-use std::{net::IpAddr, sync::Mutex, time::Instant};
+use std::{collections::hash_map::RandomState, net::IpAddr, sync::Mutex, time::Instant};
 
-use limits::Limits;
 pub use limits::{Limit, Limited};
+use limits::{Limits, household};
 use sha2::{Digest, Sha256};
-use subtle::{Choice, ConstantTimeEq};
+use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq};
 
-use crate::{rate::Rate, types::Secret};
+use crate::{
+    rate::Rate,
+    types::{ClientId, Secret},
+};
 
 /// The keys that we issued, and the limits that are ours.
 #[derive(Debug, Clone, Default)]
@@ -28,6 +31,8 @@ pub struct Clients {
     /// Hashes of the client keys: of one length, so that comparing them tells nothing by its time.
     digests: Vec<[u8; 32]>,
     limits: Mutex<Limits>,
+    /// Tells clients apart.
+    seed: RandomState,
 }
 
 impl Clients {
@@ -35,7 +40,8 @@ impl Clients {
     #[must_use]
     pub fn new(settings: &Settings) -> Self {
         let digests = settings.keys.iter().map(|key| digest(key.expose().as_bytes())).collect();
-        Self { digests, limits: Mutex::new(Limits::new(settings.global_rate, settings.per_client_rate)) }
+        let limits = Mutex::new(Limits::new(settings.global_rate, settings.per_client_rate));
+        Self { digests, limits, seed: RandomState::new() }
     }
 
     /// Whether anyone is served.
@@ -44,10 +50,20 @@ impl Clients {
         self.digests.is_empty()
     }
 
-    /// Whether one of the credentials that a request presents is a client key. Takes the same time whichever it is.
+    /// Who calls: whose key is among the credentials that a request presents; where no keys are issued, who is at that
+    /// address. `None`: nobody who may. Takes the same time whichever key it is.
     #[must_use]
-    pub fn admits<'a>(&self, presented: impl Iterator<Item = &'a [u8]>) -> bool {
-        self.is_open() || presented.fold(Choice::from(0), |known, one| known | self.knows(one)).into()
+    pub fn admit<'a>(&self, presented: impl Iterator<Item = &'a [u8]>, address: IpAddr) -> Option<ClientId> {
+        if self.is_open() {
+            return Some(ClientId::of(&self.seed, household(address)));
+        }
+        let mut number = 0;
+        for digest in presented.map(digest) {
+            for (known, at) in self.digests.iter().zip(1_u32..) {
+                number.conditional_assign(&at, digest.ct_eq(known));
+            }
+        }
+        (number > 0).then(|| ClientId::of(&self.seed, number))
     }
 
     /// Whether a text is a client key.
@@ -76,7 +92,11 @@ fn digest(text: &[u8]) -> [u8; 32] {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
+
+    const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
     fn clients(keys: &[&str]) -> Clients {
         let keys = keys.iter().map(|key| Secret::new(key).unwrap()).collect();
@@ -85,15 +105,29 @@ mod tests {
 
     #[test]
     fn without_client_keys_anyone_is_served() {
-        assert!(clients(&[]).admits(std::iter::empty()));
+        assert!(clients(&[]).admit(std::iter::empty(), HERE).is_some());
     }
 
     #[test]
     fn any_of_the_presented_credentials_may_be_a_client_key() {
         let clients = clients(&["one", "two"]);
-        assert!(clients.admits([&b"wrong"[..], b"two"].into_iter()));
-        assert!(!clients.admits([&b"wrong"[..], b"tw", b"two "].into_iter()));
-        assert!(!clients.admits(std::iter::empty()));
+        assert!(clients.admit([&b"wrong"[..], b"two"].into_iter(), HERE).is_some());
+        assert_eq!(clients.admit([&b"wrong"[..], b"tw", b"two "].into_iter(), HERE), None);
+        assert_eq!(clients.admit(std::iter::empty(), HERE), None);
         assert!(clients.has(b"one") && !clients.has(b"on"));
+    }
+    #[test]
+    fn a_client_is_its_key_or_where_there_are_none_its_address() {
+        let elsewhere = |last| IpAddr::V4(Ipv4Addr::new(192, 0, 2, last));
+        let clients = clients(&["one", "two"]);
+        let who = |key: &'static [u8], address| clients.admit([key].into_iter(), address);
+        assert_eq!(who(b"one", HERE), who(b"one", elsewhere(1)));
+        assert_ne!(who(b"one", HERE), who(b"two", HERE));
+        let open = Clients::new(&Settings::default());
+        let who = |address| open.admit(std::iter::empty(), address);
+        assert_eq!(who(elsewhere(1)), who(elsewhere(1)));
+        assert_ne!(who(elsewhere(1)), who(elsewhere(2)));
+        let v6 = |text: &str| who(text.parse().unwrap());
+        assert_eq!(v6("2001:db8::1"), v6("2001:db8::2"), "one household");
     }
 }

@@ -3,7 +3,7 @@
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Method, header::CONTENT_TYPE, request::Parts};
+use http::{HeaderMap, HeaderValue, Method, header::CONTENT_TYPE, request::Parts};
 use http_body::Body;
 use http_body_util::BodyExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     provider::{self, Endpoint, SniffError, UnclearModel, demand, model_in_form, sniff},
-    types::Demand,
+    types::{ClientId, Demand},
 };
 
 /// How long a client may be silent in the middle of a body.
@@ -26,6 +26,8 @@ const BODY_TIME: Duration = Duration::from_secs(600);
 /// No model's name is longer. It is kept for a while, and logged.
 const LONGEST_MODEL: usize = 256;
 const STEP: usize = 1024;
+/// A larger body is most of the buffers that it stands in.
+const LARGEST_COPY: usize = 64 << 10;
 
 /// A request, ready to be sent as often as need be.
 #[derive(Debug)]
@@ -39,6 +41,7 @@ pub struct Inbound {
     pub(super) demand: Demand,
     pub(super) endpoint: Endpoint,
     pub(super) may_repeat: bool,
+    pub(super) client: ClientId,
     /// Given back when the answer is delivered, and with it the body.
     _held: Option<OwnedSemaphorePermit>,
 }
@@ -126,14 +129,42 @@ impl Inbound {
             demand,
             endpoint,
             may_repeat,
+            client: ClientId::default(),
             _held: held,
         })
+    }
+
+    /// The same as a request of this client.
+    #[must_use]
+    pub fn from_client(mut self, client: ClientId) -> Self {
+        self.client = client;
+        self
     }
 
     /// The model it names.
     #[must_use]
     pub fn model(&self) -> Option<&str> {
         self.model.as_deref()
+    }
+
+    /// Copies what it holds of the connection's buffers, of which a small request keeps a large part, so that they are
+    /// free while it waits for a key.
+    pub(super) fn settle_down(&mut self) {
+        if self.body.len() <= LARGEST_COPY {
+            self.body = Bytes::copy_from_slice(&self.body);
+        }
+        let length = self.headers.values().map(HeaderValue::len).sum();
+        let mut all = BytesMut::with_capacity(length);
+        for value in self.headers.values() {
+            all.extend_from_slice(value.as_bytes());
+        }
+        let mut all = all.freeze();
+        for value in self.headers.values_mut() {
+            if let Ok(mut copy) = HeaderValue::from_maybe_shared(all.split_to(value.len())) {
+                copy.set_sensitive(value.is_sensitive());
+                *value = copy;
+            }
+        }
     }
 
     /// The length of its body.

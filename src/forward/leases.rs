@@ -12,18 +12,19 @@ use std::{
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
+use super::Inbound;
 use crate::{
     clock::Clock,
     pool::{
-        Arrival, Causes, Effects, Exhausted, Grant, Outcome, Pool, Reason, Snapshot, Ticket, Transition,
-        Trouble, Want, Why,
+        Arrival, Causes, Effects, Exhausted, Explanation, Grant, Outcome, Pool, Reason, Snapshot, Survey,
+        Ticket, Transition, Trouble, Want, Why,
     },
     provider::Told,
     types::{Class, Demand, Key, KeyIdentity, Origin, PoolName, Usage, Verdict},
 };
 
 /// The target of what is logged about keys and hosts: `RUST_LOG=key_cycle_proxy::pool=debug`.
-const TARGET: &str = "key_cycle_proxy::pool";
+pub(super) const TARGET: &str = "key_cycle_proxy::pool";
 
 /// So many keys are looked at for one of another account.
 const BESIDE_TRIES: usize = 4;
@@ -51,11 +52,13 @@ pub(super) struct Ask {
     pub(super) purpose: Box<str>,
     pub(super) demand: Demand,
     pub(super) stream: bool,
+    /// Whether somebody wants to be told why.
+    pub(super) explained: bool,
 }
 
 impl Ask {
     fn want<'a>(&'a self, tried: &'a [KeyIdentity], failed_hosts: &'a [Origin]) -> Want<'a> {
-        let Self { arrival, model, purpose, stream, demand } = self;
+        let Self { arrival, model, purpose, stream, demand, .. } = self;
         let (arrival, model, stream, demand) = (*arrival, model.as_deref(), *stream, *demand);
         Want { arrival, model, purpose, stream, tried, failed_hosts, demand }
     }
@@ -68,6 +71,8 @@ pub(super) struct NoLease {
     /// When it is worth asking again.
     pub(super) free_in: Option<Duration>,
     pub(super) causes: Causes,
+    /// Where somebody wants to be told.
+    pub(super) explanation: Option<Box<Explanation>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,50 +108,72 @@ impl SharedPool {
         self.lock().pool.snapshot(now)
     }
 
-    pub(super) fn ask(&self, model: Option<&str>, purpose: &str, stream: bool, demand: Demand) -> Ask {
-        let arrival = self.lock().pool.arrive();
-        Ask { arrival, model: model.map(Box::from), purpose: Box::from(purpose), stream, demand }
+    pub(super) fn ask(&self, inbound: &Inbound) -> Ask {
+        Ask {
+            arrival: self.lock().pool.arrive(inbound.client),
+            model: inbound.model().map(Box::from),
+            purpose: Box::from(inbound.purpose()),
+            demand: inbound.demand,
+            stream: inbound.stream,
+            explained: false,
+        }
     }
 
-    /// Leases the key whose turn it is; waits for one, in the order of arrival, until `patience` ends.
-    pub(super) async fn lease(
-        self: &Arc<Self>,
-        ask: &Arc<Ask>,
-        tried: &[KeyIdentity],
-        failed_hosts: &[Origin],
+    /// Leases the key whose turn it is; waits for one, in line, until `patience` ends. Before it waits it calls
+    /// `about_to_wait`.
+    #[expect(clippy::manual_async_fn, reason = "an async fn holds its arguments twice, and many may wait")]
+    pub(super) fn lease<'a>(
+        self: &'a Arc<Self>,
+        ask: &'a Arc<Ask>,
+        tried: &'a [KeyIdentity],
+        failed_hosts: &'a [Origin],
         patience: Instant,
-    ) -> Result<Lease, NoLease> {
-        let want = ask.want(tried, failed_hosts);
-        let mut waiting: Option<Waiting<'_>> = None;
-        loop {
-            let now = self.clock.mono();
-            let (until, woken) = {
-                let mut inner = self.lock();
-                let exhausted = match inner.pool.acquire(now, &want) {
-                    Ok(grant) => {
-                        drop(inner);
-                        let lease = Lease {
-                            pool: Arc::clone(self),
-                            key: grant.key,
-                            ticket: Some(grant.ticket),
-                            ask: Arc::clone(ask),
-                            since: now,
-                        };
-                        return Ok(lease);
-                    }
-                    Err(exhausted) => exhausted,
+        about_to_wait: impl FnOnce() + 'a,
+    ) -> impl Future<Output = Result<Lease, NoLease>> + 'a {
+        async move {
+            let mut about_to_wait = Some(about_to_wait);
+            let mut waiting: Option<Waiting<'_>> = None;
+            loop {
+                let now = self.clock.mono();
+                let (until, woken) = {
+                    let mut inner = self.lock();
+                    // Made anew each time: who waits need not hold it.
+                    let want = ask.want(tried, failed_hosts);
+                    let survey = ask.explained.then(|| inner.pool.survey(now, &want));
+                    let exhausted = match inner.pool.acquire(now, &want) {
+                        Ok(grant) => {
+                            let explanation = inner.explain(survey.as_ref(), Some(&grant.ticket));
+                            drop(inner);
+                            let lease = Lease {
+                                pool: Arc::clone(self),
+                                key: grant.key,
+                                ticket: Some(grant.ticket),
+                                ask: Arc::clone(ask),
+                                since: now,
+                                explanation,
+                            };
+                            return Ok(lease);
+                        }
+                        Err(exhausted) => exhausted,
+                    };
+                    let stands = inner.stand_in_line(now, &want, exhausted, patience);
+                    let wake = stands.map_err(|mut no_lease| {
+                        no_lease.explanation = inner.explain(survey.as_ref(), None);
+                        no_lease
+                    })?;
+                    let woken = waiting.get_or_insert_with(|| Waiting::new(self, ask.arrival)).woken.clone();
+                    inner.sleepers.insert(ask.arrival, Arc::clone(&woken));
+                    inner.wake(&wake);
+                    // Only who is first in line watches the clock; the others are woken by who goes before them.
+                    let watched = exhausted.free_at.filter(|_| exhausted.why == Why::NoneFree);
+                    (watched.map_or(patience, |at| at.min(patience)), woken)
                 };
-                if let Some(refused) = inner.refuse(now, &want, exhausted, patience) {
-                    return Err(refused);
+                if let Some(about_to_wait) = about_to_wait.take() {
+                    about_to_wait();
                 }
-                let woken = waiting.get_or_insert_with(|| Waiting::new(self, ask.arrival)).woken.clone();
-                inner.sleepers.insert(ask.arrival, Arc::clone(&woken));
-                // Only who is first in line watches the clock; the others are woken by who goes before them.
-                let watched = exhausted.free_at.filter(|_| exhausted.why == Why::NoneFree);
-                (watched.map_or(patience, |at| at.min(patience)), woken)
-            };
-            // A cancelled wait leaves the line by `Waiting`'s drop.
-            let _ = tokio::time::timeout_at(until.into(), woken.notified()).await;
+                // A cancelled wait leaves the line by `Waiting`'s drop.
+                let _ = tokio::time::timeout_at(until.into(), woken.notified()).await;
+            }
         }
     }
 
@@ -173,8 +200,14 @@ impl SharedPool {
             };
             let same = inner.pool.share_account(&first.key, &key);
             drop(inner);
-            let lease =
-                Lease { pool: Arc::clone(self), key, ticket: Some(ticket), ask: Arc::clone(ask), since: now };
+            let lease = Lease {
+                pool: Arc::clone(self),
+                key,
+                ticket: Some(ticket),
+                ask: Arc::clone(ask),
+                since: now,
+                explanation: None,
+            };
             let identity = lease.key.identity();
             if tried.contains(&identity) {
                 // There is no other.
@@ -218,10 +251,7 @@ impl SharedPool {
 
     fn carry_out(&self, effects: Effects) {
         if !effects.wake.is_empty() {
-            let inner = self.lock();
-            for sleeper in effects.wake.iter().filter_map(|arrival| inner.sleepers.get(arrival)) {
-                sleeper.notify_one();
-            }
+            self.lock().wake(&effects.wake);
         }
         for transition in effects.transitions {
             self.log(&transition);
@@ -264,14 +294,24 @@ impl Inner {
         [learned, is_told.then(|| self.pool.announced(now, ticket, want, &told.left))]
     }
 
-    /// The refusal, if waiting is over or can't help.
-    fn refuse(
+    fn explain(&self, survey: Option<&Survey>, ticket: Option<&Ticket>) -> Option<Box<Explanation>> {
+        survey.map(|survey| Box::new(self.pool.explain(survey, ticket)))
+    }
+
+    fn wake(&self, arrivals: &[Arrival]) {
+        for sleeper in arrivals.iter().filter_map(|arrival| self.sleepers.get(arrival)) {
+            sleeper.notify_one();
+        }
+    }
+
+    /// Joins the line, unless waiting is over or can't help. Returns who should ask again for that.
+    fn stand_in_line(
         &mut self,
         now: Instant,
         want: &Want<'_>,
         exhausted: Exhausted,
         patience: Instant,
-    ) -> Option<NoLease> {
+    ) -> Result<Vec<Arrival>, NoLease> {
         let why = match exhausted.why {
             Why::NoKeyForModel => NoLeaseWhy::NoKeyForModel,
             // Without a known moment something may still come free: a probe, a full key.
@@ -280,8 +320,9 @@ impl Inner {
             {
                 NoLeaseWhy::NoneFree
             }
+            _ if self.pool.is_hopeless(now, want) => NoLeaseWhy::NoneFree,
             _ => match self.pool.join(want) {
-                Ok(()) => return None,
+                Ok(wake) => return Ok(wake),
                 Err(_) => NoLeaseWhy::LineFull,
             },
         };
@@ -289,7 +330,7 @@ impl Inner {
         // Where one may come sooner, the first moment is not known.
         let free_at = exhausted.free_at.filter(|_| !exhausted.sooner);
         let free_in = free_at.map(|at| at.saturating_duration_since(now));
-        Some(NoLease { why, free_in, causes })
+        Err(NoLease { why, free_in, causes, explanation: None })
     }
 }
 
@@ -310,11 +351,8 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let mut inner = self.pool.lock();
         inner.sleepers.remove(&self.arrival);
-        if let Some(next) = inner.pool.leave(self.arrival)
-            && let Some(sleeper) = inner.sleepers.get(&next)
-        {
-            sleeper.notify_one();
-        }
+        let next = inner.pool.leave(self.arrival);
+        inner.wake(next.as_slice());
     }
 }
 
@@ -326,6 +364,7 @@ pub(super) struct Lease {
     ticket: Option<Ticket>,
     ask: Arc<Ask>,
     since: Instant,
+    explanation: Option<Box<Explanation>>,
 }
 
 impl Lease {
@@ -336,6 +375,11 @@ impl Lease {
     /// When it began.
     pub(super) fn since(&self) -> Instant {
         self.since
+    }
+
+    /// Why it was this key, where somebody wants to be told.
+    pub(super) fn explanation(&self) -> Option<&Explanation> {
+        self.explanation.as_deref()
     }
 
     /// A head has come that shows the key at work, and tells this of its account; the lease stays out for the body.

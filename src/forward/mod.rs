@@ -15,6 +15,7 @@ mod policy;
 mod refusal;
 mod target;
 pub mod transport;
+mod why;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -44,10 +45,11 @@ pub use policy::{Backoff, InvalidBackoff, Policy};
 use refusal::Refusal;
 pub use target::{BadTarget, Target};
 use transport::{AnswerBody, Fault, Transport};
+use why::{RULED_OUT, Story};
 
 use crate::{
     clock::Clock,
-    pool::{Causes, Outcome, Reason},
+    pool::{Causes, Explanation, Outcome, Reason, Turn},
     provider::{self, Answer, Endpoint, Media, Told, stream::judge_event, told},
     redact::{self, Traces},
     telemetry::{Metrics, Retried, access::Access},
@@ -94,7 +96,7 @@ struct Tries {
     failed_hosts: Vec<Origin>,
     /// Hosts none of whose keys is worth another attempt.
     shunned: Vec<Origin>,
-    last: Option<Missed>,
+    last: Option<Box<Missed>>,
 }
 
 impl Tries {
@@ -157,13 +159,16 @@ impl Forwarder {
     /// [`ForwardError`] when there is no answer to deliver; `access` comes back with it.
     pub async fn run(
         &self,
-        inbound: Inbound,
+        inbound: &mut Inbound,
         mut access: Access,
         mut alarm: Alarm,
     ) -> Result<Response<LeasedBody>, (ForwardError, Access)> {
         let start = self.clock.mono();
-        let (stream, demand) = (inbound.stream, inbound.demand);
-        let ask = Arc::new(self.pool.ask(inbound.model(), inbound.purpose(), stream, demand));
+        let mut ask = self.pool.ask(inbound);
+        // Made for those who look at the log or the header, and for nobody else.
+        let mut story = self.is_explained(&access).then(Box::<Story>::default);
+        ask.explained = story.is_some();
+        let ask = Arc::new(ask);
         let mut plan = Plan::new(&self.policy, start, inbound.may_repeat, self.pool.keys());
         let mut rng = fastrand::Rng::new();
         let mut patience = self.policy.max_wait;
@@ -178,13 +183,23 @@ impl Forwarder {
             let asked = self.clock.mono();
             let wait = if tries.all_refuse() { Duration::ZERO } else { patience };
             let until = plan.deadline().min(asked + wait);
-            let mut lease = match self.pool.lease(&ask, &tries.keys, &tries.failed_hosts, until).await {
+            let (tried, failed) = (&tries.keys, &tries.failed_hosts);
+            let mut lease = match self.pool.lease(&ask, tried, failed, until, || inbound.settle_down()).await
+            {
                 Ok(lease) if tries.rules_out(lease.key()) => {
+                    if let Some((story, why)) = story.as_deref().zip(lease.explanation()) {
+                        self.tell_end(&mut access, story, RULED_OUT, why);
+                    }
                     lease.settle(Outcome::Unused);
                     return self.conclude(tries, None, &ask, access, alarm);
                 }
                 Ok(lease) => lease,
-                Err(no_lease) => return self.conclude(tries, Some(&no_lease), &ask, access, alarm),
+                Err(no_lease) => {
+                    if let Some((story, why)) = story.as_deref().zip(no_lease.explanation.as_deref()) {
+                        self.tell_end(&mut access, story, no_lease.why.as_str(), why);
+                    }
+                    return self.conclude(tries, Some(&no_lease), &ask, access, alarm);
+                }
             };
             let sent = self.clock.mono();
             let waited = sent.saturating_duration_since(asked);
@@ -195,12 +210,16 @@ impl Forwarder {
             let head_timeout = self.policy.head_timeout_of(inbound.stream);
             let limit = head_timeout.min(plan.deadline().saturating_duration_since(sent));
             access.attempt(lease.key().id());
+            if let Some((story, why)) = story.as_deref().zip(lease.explanation()) {
+                self.tell_pick(&mut access, story, lease.key(), why);
+            }
             if let Some(kind) = again {
                 self.metrics.retried(kind);
             }
+            // Held apart: who waits for a key has no need of the room that an attempt takes.
             let attempt = if let Some(after) = hedge_after {
                 let (ask, tried, deadline) = (&ask, &tries, plan.deadline());
-                let course = Course { inbound: &inbound, ask, tries: tried, after, deadline };
+                let course = Course { inbound, ask, tries: tried, after, deadline };
                 match Box::pin(self.race(lease, course, &mut alarm, &mut access)).await {
                     Ok(Raced { lease: of, attempt, lost }) => {
                         lease = of;
@@ -212,7 +231,7 @@ impl Forwarder {
                     Err(bad) => return Err((bad, access)),
                 }
             } else {
-                self.attempt(&lease, &inbound, limit, &mut alarm).await
+                Box::pin(self.attempt(&lease, inbound, limit, &mut alarm)).await
             };
             let missed = match attempt {
                 Err(bad) => return Err((bad, access)),
@@ -228,7 +247,7 @@ impl Forwarder {
                     };
                     return Ok(self.deliver(passed, lease, &key, access, alarm));
                 }
-                Ok(Attempt::Missed(missed)) => missed,
+                Ok(Attempt::Missed(missed)) => Box::new(missed),
             };
             let now = self.clock.mono();
             let verdict = missed.verdict;
@@ -241,6 +260,9 @@ impl Forwarder {
             let step = plan.step(&verdict, facts, now, &mut rng, afford);
             let status = missed.refusal.as_ref().map(|refusal| refusal.status.as_u16());
             let took = now.saturating_duration_since(sent);
+            if let Some(story) = &mut story {
+                story.tried(key.id(), verdict.class, status);
+            }
             access.failed_attempt(self.pool.name(), &verdict, status, took, step.as_str());
             match step {
                 Step::Deliver => {
@@ -270,6 +292,25 @@ impl Forwarder {
                 }
             }
         }
+    }
+
+    /// Whether anybody wants to be told why it is which key.
+    fn is_explained(&self, access: &Access) -> bool {
+        access.tells_why() || tracing::enabled!(target: leases::TARGET, tracing::Level::DEBUG)
+    }
+
+    fn tell_pick(&self, access: &mut Access, story: &Story, key: &Key, why: &Explanation) {
+        let (pool, id, strategy) = (self.pool.name(), key.id(), why.strategy.as_str());
+        let (turn, passed_over) = (why.turn.map(Turn::as_str), why.passed_over.told());
+        let (_, attempt) = access.attempts();
+        tracing::debug!(target: leases::TARGET, %pool, request.id = access.id(), attempt, key.id = %id, strategy, turn, passed_over, "key picked");
+        access.say_why(|| story.picked(id, why));
+    }
+
+    fn tell_end(&self, access: &mut Access, story: &Story, cause: &str, why: &Explanation) {
+        let (pool, passed_over) = (self.pool.name(), why.passed_over.told());
+        tracing::debug!(target: leases::TARGET, %pool, request.id = access.id(), cause, passed_over, "no key picked");
+        access.say_why(|| story.ended(cause, why));
     }
 
     /// One upstream call, and what it came to.
@@ -470,7 +511,7 @@ impl Forwarder {
                 ForwardError::AllKeysCooling(unavailable)
             }
         };
-        let Some(Missed { key, verdict, refusal, .. }) = tries.last else {
+        let Some(Missed { key, verdict, refusal, .. }) = tries.last.map(|missed| *missed) else {
             let error = match why {
                 Some(NoLeaseWhy::NoKeyForModel) => ForwardError::ModelNotFound { model: ask.model.clone() },
                 Some(NoLeaseWhy::LineFull) => ForwardError::TooManyWaiting(unavailable(causes())),

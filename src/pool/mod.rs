@@ -7,12 +7,15 @@
 //! What the pool promises (and `tests` proves over random sequences of operations): it never grants a key that rests,
 //! is full, or whose host is shut; when a key is free it grants one, and none of a later priority while one of an
 //! earlier is good for the request; every ticket settled leaves nothing in flight; at most one probe is out per resting
-//! key or account and per open host; who came first is served first.
+//! key or account and per open host; of each client, who came first is served first, and each client that waits has its
+//! turn in every round.
 
 mod accounts;
 mod breaker;
+mod causes;
 mod cooling;
 mod effects;
+mod explain;
 mod forecast;
 mod headroom;
 mod incidents;
@@ -41,8 +44,10 @@ use std::{
 
 use accounts::Accounts;
 use breaker::Breaker;
+pub use causes::{Causes, Resting};
 pub use cooling::Reason;
 use effects::{Word, family};
+pub use explain::{Counts, Explanation, PassedOver, Survey, Turn};
 pub use headroom::Room;
 use lateness::{ByKind, Usual};
 use limits::Limits;
@@ -56,9 +61,9 @@ use rotation::index;
 use routing::Routing;
 pub use settings::{Settings, Strategy, UnknownStrategy};
 use slot::Slot;
-pub use snapshot::{Causes, HostView, KeyView, ModelRest, ModelRoom, Snapshot, State};
+pub use snapshot::{HostView, KeyView, ModelRest, ModelRoom, Snapshot, State};
 
-use crate::types::{Class, Fingerprint, Key, KeyIdentity, Origin};
+use crate::types::{Class, ClientId, Fingerprint, Key, KeyIdentity, Origin};
 
 /// The keys of one pool and everything that changes about them.
 #[derive(Debug)]
@@ -150,9 +155,9 @@ impl Pool {
         pool
     }
 
-    /// The next place in the order of arrival.
-    pub fn arrive(&mut self) -> Arrival {
-        self.lines.arrive()
+    /// The next place in the order of arrival, for a request of `client`.
+    pub fn arrive(&mut self, client: ClientId) -> Arrival {
+        self.lines.arrive(client)
     }
 
     /// Gives the key whose turn it is.
@@ -165,12 +170,13 @@ impl Pool {
         };
         let at = self.rotation_of(set, want.model);
         let asking = self.asking(want);
-        if let Some(ahead) = self.lines.ahead(at, want.arrival) {
+        if let Some(ahead) = self.lines.ahead(at, want.arrival, want.has_returned()) {
             let free_at = self.free_at(at, now, ahead, asking);
             let sooner = self.rotations[at as usize].rotation.awaits();
             return Err(Exhausted { why: Why::InLine, free_at, sooner });
         }
         if let Some(grant) = self.pick(set, at, now, asking) {
+            self.lines.served(want.arrival);
             return Ok(grant);
         }
         let mut free_at = self.free_at(at, now, 0, asking);
@@ -182,6 +188,7 @@ impl Pool {
             if ahead == 0
                 && let Some(grant) = self.pick(others, at, now, asking)
             {
+                self.lines.served(want.arrival);
                 return Ok(grant);
             }
             let theirs = self.free_at(at, now, ahead, asking);
@@ -192,14 +199,16 @@ impl Pool {
     }
 
     /// Joins the line for a key; joining again keeps the place. To be called at once when [`Pool::acquire`] has
-    /// refused: what becomes free between the two wakes nobody.
+    /// refused: what becomes free between the two wakes nobody. Returns who should ask again: somebody may have had to
+    /// make room, and has no place any more.
     ///
     /// # Errors
-    /// [`LineFull`] when as many as the settings allow are waiting.
-    pub fn join(&mut self, want: &Want<'_>) -> Result<(), LineFull> {
-        let Some((set, _)) = self.routing.find(want.model) else { return Ok(()) };
+    /// [`LineFull`] when as many as the settings allow are waiting, and no client has more of them than this one.
+    pub fn join(&mut self, want: &Want<'_>) -> Result<Vec<Arrival>, LineFull> {
+        let Some((set, _)) = self.routing.find(want.model) else { return Ok(Vec::new()) };
         let at = self.rotation_of(set, want.model);
-        self.lines.join(at, want.arrival, want.model, self.settings.max_waiting.get())
+        let most = self.settings.max_waiting.get();
+        self.lines.join(at, want.arrival, want.has_returned(), want.model, most)
     }
 
     /// Leaves the line, whether with a key or without. Returns who should now ask: the next in it.

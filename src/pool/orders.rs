@@ -26,6 +26,8 @@ pub(super) struct Order {
     pub(super) pace: Option<(Instant, Duration)>,
     /// Why none is free, when that was found, and after how many changes.
     pub(super) causes: Option<(Instant, u64, Causes)>,
+    /// The member that last gave reason to hope.
+    pub(super) hope: u32,
 }
 
 impl Pool {

@@ -6,11 +6,14 @@ use std::{
 };
 
 use super::{cooling::Reason, headroom::Charge, lateness::Part};
-use crate::types::{Class, Demand, Key, KeyIdentity, Origin, Scope, Verdict};
+use crate::types::{Class, ClientId, Demand, Key, KeyIdentity, Origin, Scope, Verdict};
 
-/// A request's place in the order of arrival, given by [`Pool::arrive`](super::Pool::arrive).
+/// A request's place in the order of arrival, and whose it is; given by [`Pool::arrive`](super::Pool::arrive).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Arrival(pub(super) u64);
+pub struct Arrival {
+    pub(super) number: u64,
+    pub(super) client: ClientId,
+}
 
 /// What a request wants a key for.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +32,13 @@ pub struct Want<'a> {
     pub failed_hosts: &'a [Origin],
     /// The tokens it will cost.
     pub demand: Demand,
+}
+
+impl Want<'_> {
+    /// Whether it has had an attempt.
+    pub(super) fn has_returned(&self) -> bool {
+        !self.tried.is_empty()
+    }
 }
 
 /// The right to use one key for one attempt. Give it back with [`Pool::settle`](super::Pool::settle), once.

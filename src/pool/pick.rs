@@ -242,7 +242,7 @@ impl Pool {
     }
 
     /// Whether a member may be picked, its host aside; and whether little is to be expected of that.
-    fn standing(&self, at: u32, member: u32, now: Instant) -> (Leave, bool) {
+    pub(super) fn standing(&self, at: u32, member: u32, now: Instant) -> (Leave, bool) {
         let order = &self.rotations[at as usize];
         let member = &order.rotation.members[member as usize];
         let slot = &self.slots[member.slot as usize];

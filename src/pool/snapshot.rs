@@ -1,20 +1,9 @@
-//! Read-only pictures of a pool: for metrics, health pages, and the reasons of a refusal.
+//! Read-only pictures of a pool, for metrics and health pages.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
-use super::{
-    Pool, Reason, Trouble, Want,
-    cooling::{Cooling, Leave},
-    headroom::Room,
-    rotation::index,
-};
+use super::{Pool, Reason, Trouble, headroom::Room, rotation::index};
 use crate::types::{AccountId, Class, Key, Origin};
-
-/// How old the causes of a refusal may be: under load many are refused for the same ones.
-const CAUSES_KEPT: Duration = Duration::from_millis(250);
 
 /// Everything at one moment.
 #[derive(Debug, Clone)]
@@ -136,52 +125,6 @@ pub struct HostView {
     pub openings: Vec<(Trouble, u64)>,
 }
 
-/// Why the keys of a model set are not free: how many for which reason, and when the first of these is back.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Causes {
-    /// Per reason: the number of keys and the soonest end.
-    pub resting: Vec<(Reason, usize, Instant)>,
-    /// Keys at their own rate or number of requests in flight.
-    pub busy: usize,
-    /// Keys whose host is out of order.
-    pub host_down: usize,
-    /// When the first of these hosts is asked again, where that is known.
-    pub host_asked: Option<Instant>,
-    /// Keys that could serve.
-    pub free: usize,
-}
-
-impl Causes {
-    /// How many keys there are.
-    #[must_use]
-    pub fn keys(&self) -> usize {
-        self.resting.iter().map(|(_, count, _)| count).sum::<usize>() + self.busy + self.host_down + self.free
-    }
-
-    /// When the first rest ends that ends by itself.
-    #[must_use]
-    pub fn soonest(&self) -> Option<Instant> {
-        let rests =
-            self.resting.iter().filter(|(reason, ..)| reason.is_passing()).map(|(_, _, until)| *until);
-        rests.chain(self.host_asked).min()
-    }
-
-    /// Whether all that stands in the way is that no key has access to the model.
-    #[must_use]
-    pub fn is_model_missing(&self) -> bool {
-        self.keys() > 0
-            && self.resting.iter().all(|(reason, ..)| *reason == Reason::ModelUnavailable)
-            && self.is_hopeless()
-    }
-
-    /// Whether every key is rejected, refused, without money or without the model: no wait of minutes would help.
-    #[must_use]
-    pub fn is_hopeless(&self) -> bool {
-        self.free + self.busy + self.host_down == 0
-            && !self.resting.iter().any(|(reason, ..)| reason.is_passing())
-    }
-}
-
 impl Pool {
     /// The pool as it is.
     pub fn snapshot(&mut self, now: Instant) -> Snapshot {
@@ -250,45 +193,5 @@ impl Pool {
             model_rests: count.into(),
             rests_begun: Reason::ALL.into_iter().zip(self.rests_begun).collect(),
         }
-    }
-
-    /// Why no key is free for what `want` wants. Up to a quarter of a second old.
-    pub fn causes(&mut self, now: Instant, want: &Want<'_>) -> Causes {
-        let Some((set, _)) = self.routing.find(want.model) else { return Causes::default() };
-        let at = self.rotation_of(set, want.model) as usize;
-        if let Some((taken, changes, causes)) = &self.rotations[at].causes
-            && *changes == self.changes
-            && now.saturating_duration_since(*taken) < CAUSES_KEPT
-        {
-            return causes.clone();
-        }
-        let mut causes = Causes::default();
-        let order = &self.rotations[at];
-        for member in &order.rotation.members {
-            let slot = &self.slots[member.slot as usize];
-            let host = &self.hosts[slot.host as usize];
-            let rests = |cooling: &Cooling| cooling.current(now).filter(|_| !cooling.leave(now).is_granted());
-            let mut all = std::iter::once(&slot.cooling).chain(self.shared(order, member));
-            if let Some((reason, until)) = all.find_map(rests) {
-                match causes.resting.iter_mut().find(|(known, ..)| *known == reason) {
-                    Some((_, count, soonest)) => (*count, *soonest) = (*count + 1, until.min(*soonest)),
-                    None => causes.resting.push((reason, 1, until)),
-                }
-            } else if !host.breaker.is_closed() {
-                causes.host_down += 1;
-                if let Leave::NotBefore(until) = host.breaker.leave(now) {
-                    causes.host_asked = causes.host_asked.into_iter().chain([until]).min();
-                }
-            } else if slot.leave(now).is_granted()
-                && self.shared(order, member).all(|it| it.leave(now).is_granted())
-            {
-                causes.free += 1;
-            } else {
-                causes.busy += 1;
-            }
-        }
-        causes.resting.sort_unstable();
-        self.rotations[at].causes = Some((now, self.changes, causes.clone()));
-        causes
     }
 }

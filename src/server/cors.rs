@@ -14,7 +14,7 @@ use super::{AnswerBody, CorsOrigins, origin::is_loopback};
 /// What a page may read of an answer's headers, beside what every page may.
 const EXPOSED: HeaderValue = HeaderValue::from_static(
     "x-request-id, x-upstream-request-id, retry-after, retry-after-ms, x-should-retry, x-key-cycle-key, \
-     x-key-cycle-attempts",
+     x-key-cycle-attempts, x-key-cycle-why",
 );
 /// How long a browser need not ask again.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("3600");

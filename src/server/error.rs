@@ -209,28 +209,40 @@ impl From<ForwardError> for Refusal {
     }
 }
 
-/// "3 keys rate limited until 12:00:04 UTC, 1 key rejected".
+/// "3 accounts rate limited until 12:00:04 UTC, 1 key rejected".
 fn explain(unavailable: &Unavailable) -> String {
     let Unavailable { causes, now, .. } = unavailable;
     let Causes { resting, busy, host_down, free, .. } = &**causes;
     let keys = |count: usize| if count == 1 { "1 key".to_owned() } else { format!("{count} keys") };
     let mut parts: Vec<String> = resting
         .iter()
-        .map(|(reason, count, until)| {
-            let what = match reason {
-                Reason::RateLimited => "rate limited",
-                Reason::QuotaExhausted => "out of quota",
-                Reason::Rejected => "rejected by the upstream",
-                Reason::Refused => "refused by the upstream",
-                Reason::Failing => "failing",
-                Reason::ModelUnavailable => "without access to the model",
+        .map(|rest| {
+            let accounts = match rest.accounts {
+                0 => None,
+                1 => Some("1 account".to_owned()),
+                many => Some(format!("{many} accounts")),
             };
-            let until = now.wall + until.saturating_duration_since(now.mono);
+            let alone = rest.keys - rest.of_accounts;
+            let who = accounts.into_iter().chain((alone > 0).then(|| keys(alone)));
+            let who = who.collect::<Vec<_>>().join(" and ");
+            let (what, ends) = match rest.reason {
+                Reason::RateLimited => ("rate limited", true),
+                Reason::QuotaExhausted => ("out of quota", true),
+                Reason::Failing => ("failing", true),
+                // When they are tried again is known, not that they will serve.
+                Reason::Rejected => ("rejected", false),
+                Reason::Refused => ("refused", false),
+                Reason::ModelUnavailable => ("without access to the model", false),
+            };
+            if !ends {
+                return format!("{who} {what}");
+            }
+            let until = now.wall + rest.until.saturating_duration_since(now.mono);
             // An IMF-fixdate ends in "hh:mm:ss GMT" (RFC 9110 §5.6.7).
             let date = httpdate::fmt_http_date(until);
             let soon = until.duration_since(now.wall).is_ok_and(|wait| wait < SAME_DAY);
             let time = if soon { date.get(17..25) } else { date.get(5..25) }.unwrap_or_default();
-            format!("{} {what} until {time} UTC", keys(*count))
+            format!("{who} {what} until {time} UTC")
         })
         .collect();
     for (count, what) in [(*host_down, "at an upstream that fails"), (*busy, "at their configured limits")] {

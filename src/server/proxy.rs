@@ -8,6 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Request, Response, Version,
     header::{CONTENT_LENGTH, EXPECT},
@@ -15,7 +16,7 @@ use http::{
 };
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{future::FutureExt as _, sync::CancellationToken};
 
 use super::{AnswerBody, Connections, Settings, auth, cors, error::Refusal, framing, peer};
 use crate::{
@@ -30,6 +31,9 @@ use crate::{
 pub(super) const DEBUG_KEY: HeaderName = HeaderName::from_static("x-key-cycle-key");
 /// How many attempts there were, with `debug_headers`.
 pub(super) const DEBUG_ATTEMPTS: HeaderName = HeaderName::from_static("x-key-cycle-attempts");
+
+/// Why it was which key, with `debug_headers`.
+pub(super) const DEBUG_WHY: HeaderName = HeaderName::from_static("x-key-cycle-why");
 
 /// How much of a refused body is read.
 const LINGER_BYTES: usize = 64 << 20;
@@ -142,41 +146,61 @@ impl Proxy {
     }
 }
 
-pub(super) async fn handle(
+/// A request that has been read, and what is needed to answer it.
+struct Read {
+    access: Access,
+    inbound: Result<Inbound, Refusal>,
+    /// The rest of a refused request's body, if that is to be read.
+    rest: Option<Incoming>,
+    alarm: Alarm,
+}
+
+/// Answers a request. What it holds while it waits for a key is kept small: no block holds the request a second time,
+/// and the room that reading it takes is given back.
+pub(super) fn handle(
     proxy: &Proxy,
     peer: IpAddr,
     id: &HeaderValue,
     request: Request<Incoming>,
-) -> Response<AnswerBody> {
+) -> impl Future<Output = Response<AnswerBody>> {
+    let reading = Box::pin(read(proxy, peer, id, request));
+    let serving = async move {
+        let Read { access, mut inbound, rest, alarm } = reading.await;
+        match &mut inbound {
+            Ok(inbound) => serve(proxy, inbound, access, alarm).await,
+            Err(refusal) => {
+                if let Some(rest) = rest {
+                    Box::pin(linger(rest)).await;
+                }
+                refuse(proxy, refusal.clone(), access)
+            }
+        }
+    };
+    serving
+        .with_cancellation_token(&proxy.stages.last_call)
+        .map(|answer| answer.unwrap_or_else(|| Refusal::shutting_down().into()))
+}
+
+async fn read(proxy: &Proxy, peer: IpAddr, id: &HeaderValue, request: Request<Incoming>) -> Read {
     let client = peer::address(peer, request.headers(), &proxy.settings.trusted_proxies);
     let (metrics, last_call) = (Arc::clone(&proxy.metrics), proxy.stages.last_call.clone());
     let (method, path) = (request.method().clone(), proxy.loggable(request.uri().path()));
-    let access = Access::begin(metrics, proxy.clock, id.clone(), method, &path, Some(client), last_call);
-    tokio::select! {
-        answer = serve(proxy, request, client, access) => answer,
-        () = proxy.stages.last_call.cancelled() => Refusal::shutting_down().into(),
+    let mut access = Access::begin(metrics, proxy.clock, id.clone(), method, &path, Some(client), last_call);
+    if proxy.settings.debug_headers {
+        access.tell_why();
     }
-}
-
-async fn serve(
-    proxy: &Proxy,
-    request: Request<Incoming>,
-    client: IpAddr,
-    mut access: Access,
-) -> Response<AnswerBody> {
     let (parts, mut body) = request.into_parts();
     let lingers = lingers(&parts);
     let mut alarm = Alarm::new(proxy.clock);
-    let inbound = match understand(proxy, parts, &mut body, client, &mut alarm).await {
-        Ok(inbound) => inbound,
-        Err(refusal) => {
-            if lingers {
-                linger(body).await;
-            }
-            return refuse(proxy, refusal, access);
-        }
-    };
-    access.read(inbound.model(), inbound.length());
+    let inbound = understand(proxy, parts, &mut body, client, &mut alarm).await;
+    if let Ok(inbound) = &inbound {
+        access.read(inbound.model(), inbound.length());
+    }
+    let rest = (inbound.is_err() && lingers).then_some(body);
+    Read { access, inbound, rest, alarm }
+}
+
+async fn serve(proxy: &Proxy, inbound: &mut Inbound, access: Access, alarm: Alarm) -> Response<AnswerBody> {
     match proxy.forwarder.run(inbound, access, alarm).await {
         Ok(mut answer) => {
             if proxy.settings.debug_headers {
@@ -197,9 +221,8 @@ async fn understand(
     client: IpAddr,
     alarm: &mut Alarm,
 ) -> Result<Inbound, Refusal> {
-    if !proxy.clients.admits(auth::credentials(&parts.headers)) {
-        return Err(Refusal::unauthorized());
-    }
+    let who = proxy.clients.admit(auth::credentials(&parts.headers), client);
+    let who = who.ok_or_else(Refusal::unauthorized)?;
     if proxy.clients.is_open() && cors::is_foreign_page(&proxy.settings.cors, &parts.headers) {
         return Err(Refusal::foreign_page());
     }
@@ -209,7 +232,8 @@ async fn understand(
     let version = version_of(target.path()).ok_or_else(Refusal::no_such_route)?;
     let target = target.below(version);
     proxy.clients.count(proxy.clock.mono(), Some(client))?;
-    Ok(Inbound::read(parts, body, target, proxy.settings.body_limit, &proxy.memory, alarm).await?)
+    let inbound = Inbound::read(parts, body, target, proxy.settings.body_limit, &proxy.memory, alarm);
+    Ok(inbound.await?.from_client(who))
 }
 
 /// Whether the rest of a refused request's body is read. To a client that waits to be told to go on, reading is telling.
@@ -267,13 +291,16 @@ pub(super) fn request_id(headers: &HeaderMap) -> HeaderValue {
     })
 }
 
-/// The key of the last attempt and the number of attempts.
+/// The key of the last attempt, the number of attempts, and why it was which key.
 fn names(access: &Access) -> HeaderMap {
     let (key, attempts) = access.attempts();
-    let mut headers = HeaderMap::with_capacity(2);
+    let mut headers = HeaderMap::with_capacity(3);
     headers.insert(DEBUG_ATTEMPTS, HeaderValue::from(attempts));
     if let Some(key) = key.and_then(|key| HeaderValue::from_str(key.as_str()).ok()) {
         headers.insert(DEBUG_KEY, key);
+    }
+    if let Some(why) = access.why().and_then(|why| HeaderValue::from_str(why).ok()) {
+        headers.insert(DEBUG_WHY, why);
     }
     headers
 }

@@ -20,7 +20,8 @@ pub struct Settings {
     pub trusted_proxies: Vec<IpNet>,
     /// Which web pages may call us.
     pub cors: CorsOrigins,
-    /// Whether answers name the key and the attempts (`x-key-cycle-key`, `x-key-cycle-attempts`).
+    /// Whether answers name the key and the attempts, and why it was that key (`x-key-cycle-key`,
+    /// `x-key-cycle-attempts`, `x-key-cycle-why`).
     pub debug_headers: bool,
     /// How long after the signal to stop we still accept.
     pub shutdown_delay: Duration,

@@ -81,6 +81,8 @@ struct Line {
     failure: Option<Class>,
     /// What it has cost, where that was asked.
     cost: Option<Cost>,
+    /// Why it was which key, where the client is told; empty: not known yet.
+    why: Option<Box<str>>,
     /// Cancelled when the time to finish requests is over.
     last_call: CancellationToken,
 }
@@ -123,6 +125,7 @@ impl Access {
             ending: Ending::ClientLeft,
             failure: None,
             cost: None,
+            why: None,
             last_call,
         }))
     }
@@ -154,6 +157,30 @@ impl Access {
     #[must_use]
     pub fn attempts(&self) -> (Option<&KeyId>, u32) {
         (self.0.key.as_ref(), self.0.attempts)
+    }
+
+    /// The client is to be told why it was which key.
+    pub fn tell_why(&mut self) {
+        self.0.why = Some(Box::default());
+    }
+
+    /// Whether it is.
+    #[must_use]
+    pub fn tells_why(&self) -> bool {
+        self.0.why.is_some()
+    }
+
+    /// Why it was which key, if the client is told.
+    pub fn say_why(&mut self, why: impl FnOnce() -> String) {
+        if let Some(told) = &mut self.0.why {
+            *told = why().into_boxed_str();
+        }
+    }
+
+    /// Why it was which key, if the client is told and that is known.
+    #[must_use]
+    pub fn why(&self) -> Option<&str> {
+        self.0.why.as_deref().filter(|why| !why.is_empty())
     }
 
     /// The head of the answer goes to the client.

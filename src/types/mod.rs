@@ -2,6 +2,7 @@
 
 mod account;
 mod base_url;
+mod client;
 mod demand;
 mod error_code;
 mod headroom;
@@ -14,6 +15,7 @@ mod verdict;
 
 pub use account::AccountId;
 pub use base_url::{BaseUrl, BaseUrlError, Origin};
+pub use client::ClientId;
 pub use demand::Demand;
 pub use error_code::ErrorCode;
 pub use headroom::{Allowance, Announced, Refill};

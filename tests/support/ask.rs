@@ -115,7 +115,7 @@ impl Proxy {
                 return;
             }
         }
-        panic!("there were never {count} waiting");
+        panic!("there were never {count} waiting, but {}", self.waiting().await);
     }
 
     /// Returns when nothing is counted as under way.

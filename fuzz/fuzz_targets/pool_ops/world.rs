@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    hash::{BuildHasherDefault, DefaultHasher},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -9,11 +10,11 @@ use std::{
 use key_cycle_proxy::{
     clock::Clock,
     pool::{
-        Arrival, Effects, Exhausted, Grant, HostView, KeyView, LineFull, Outcome, Pool, Reason, Rests,
+        Arrival, Effects, Exhausted, Grant, HostView, KeyView, Outcome, Pool, Reason, Rests,
         Settings, Snapshot, State, Strategy, Ticket, Transition, Want, Why,
     },
     rate::Gcra,
-    types::{BaseUrl, Class, Key, KeyIdentity, Origin, PoolName, Secret},
+    types::{BaseUrl, Class, ClientId, Key, KeyIdentity, Origin, PoolName, Secret},
 };
 
 use crate::input::{MANY, MODELS, Op, Refused, Script};
@@ -23,6 +24,8 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const NANOSECOND: Duration = Duration::from_nanos(1);
 /// Rests for so many models are kept at least; then those that are soonest over make room.
 const MODELS_REMEMBERED: usize = 100;
+/// So many clients take turns in asking.
+const CLIENTS: usize = 3;
 /// Requests without a model go there, if a key does.
 const HOME: &str = "https://two.test";
 
@@ -37,6 +40,7 @@ pub struct World {
     /// Models that some key was refused.
     refused_models: BTreeSet<&'static str>,
     rests_begun: HashMap<Reason, u64>,
+    arrived: usize,
     requests: usize,
     grants: u64,
 }
@@ -87,6 +91,7 @@ struct Out {
 
 #[derive(Clone)]
 struct Request {
+    client: usize,
     arrival: Arrival,
     model: Option<&'static str>,
     purpose: &'static str,
@@ -96,8 +101,9 @@ struct Request {
 
 impl Request {
     fn want(&self) -> Want<'_> {
-        let Self { arrival, model, purpose, tried, failed_hosts } = self;
-        Want { arrival: *arrival, model: *model, purpose, stream: tried.len() % 2 == 1, tried, failed_hosts }
+        let Self { arrival, model, purpose, tried, failed_hosts, .. } = self;
+        let (arrival, model, stream) = (*arrival, *model, tried.len() % 2 == 1);
+        Want { arrival, model, purpose, stream, tried, failed_hosts, demand: Demand::default() }
     }
 }
 
@@ -178,6 +184,7 @@ impl World {
             waiting: BTreeMap::new(),
             refused_models: BTreeSet::new(),
             rests_begun: HashMap::new(),
+            arrived: 0,
             requests: 0,
             grants: 0,
         }
@@ -262,8 +269,12 @@ impl World {
     }
 
     fn arrive(&mut self, model: Option<&'static str>, purpose: &'static str) -> Request {
-        let arrival = self.pool.arrive();
-        Request { arrival, model, purpose, tried: Vec::new(), failed_hosts: Vec::new() }
+        // Three clients take turns in coming, so that what was recorded before there were clients means the same.
+        self.arrived += 1;
+        let client = self.arrived % CLIENTS;
+        let seed = BuildHasherDefault::<DefaultHasher>::default();
+        let arrival = self.pool.arrive(ClientId::of(&seed, client));
+        Request { client, arrival, model, purpose, tried: Vec::new(), failed_hosts: Vec::new() }
     }
 
     /// Asks for a key. Who gets one leaves the line.
@@ -299,11 +310,16 @@ impl World {
         }
         let most = self.settings.max_waiting.get();
         let full = !self.waiting.contains_key(&request.arrival) && self.waiting.len() >= most;
-        assert_eq!(joined, if full { Err(LineFull) } else { Ok(()) });
-        if joined.is_ok() {
-            let sleep = Sleep::Until(exhausted.free_at.filter(|_| exhausted.why == Why::NoneFree));
-            self.waiting.insert(request.arrival, Waiter { request: request.clone(), sleep });
+        let Ok(mut wake) = joined else { return assert!(full, "there is room") };
+        assert!(full || wake.is_empty(), "somebody makes room though there is some");
+        let sleep = Sleep::Until(exhausted.free_at.filter(|_| exhausted.why == Why::NoneFree));
+        self.waiting.insert(request.arrival, Waiter { request: request.clone(), sleep });
+        if full {
+            // Who had to make room for it gives up.
+            let gone = wake.remove(0);
+            assert!(gone != request.arrival && self.waiting.remove(&gone).is_some(), "it had no place");
         }
+        self.woken(wake);
     }
 
     /// It asks again at the moment that it was told. Where nothing else can happen, that moment is the first.
@@ -347,6 +363,9 @@ impl World {
         let Some(Waiter { request, sleep: Sleep::Until(told) }) = first else { return };
         let (request, told) = (request.clone(), *told);
         let Err(exhausted) = self.ask(&request) else { panic!("it slept though a key is free") };
+        if exhausted.why == Why::InLine {
+            return;
+        }
         let sooner = exhausted.free_at.is_some_and(|at| told.is_none_or(|told| at < told));
         assert!(!sooner, "it would have slept too long: until {told:?}, and {exhausted:?}");
         self.wait(&request, exhausted);
@@ -639,8 +658,11 @@ impl World {
         assert!(sets[0].contains(&number) || !free(&sets[0]), "others stepped in though a named key is free");
 
         let model = request.model;
-        let earlier = self.waiting.range(..request.arrival).map(|(_, waiter)| waiter.request.model);
-        assert!(!earlier.into_iter().any(|other| other == model), "overtook");
+        let peers = self.waiting.iter().filter(|(_, waiter)| {
+            waiter.request.model == model && waiter.request.client == request.client
+        });
+        let mut same = peers.filter(|(_, waiter)| waiter.request.tried.is_empty() == request.tried.is_empty());
+        assert!(!same.any(|(other, _)| *other < request.arrival), "overtook");
 
         if let State::Resting(_, until) = before.keys[number].state {
             assert!(until <= self.now, "it rests");
@@ -696,7 +718,7 @@ impl World {
         match why {
             Why::NoKeyForModel => assert_eq!((free_at, sooner), (None, false)),
             Why::InLine => {
-                assert!(self.waiting.range(..request.arrival).next().is_some(), "nobody is before it");
+                assert!(self.waiting.keys().any(|other| *other != request.arrival), "nobody is before it");
             }
             Why::NoneFree => {
                 // Who steps in has nothing to spare while anybody waits for it.

@@ -65,7 +65,7 @@ fn an_account_without_money_serves_nothing_and_one_trial_brings_all_its_keys_bac
     let free_at = bench.acquire().unwrap_err().free_at.unwrap();
     bench.now = free_at;
     let (_, trial) = bench.take();
-    let arrival = bench.pool.arrive();
+    let arrival = bench.arrive();
     assert!(bench.ask(arrival).is_err(), "one trial at a time, whichever key");
     bench.join(arrival).unwrap();
     let effects = bench.settle(trial, Outcome::Good);
@@ -82,7 +82,7 @@ fn a_trial_that_says_nothing_of_the_account_is_due_again_for_its_other_keys() {
         .hit(0, Outcome::Rest { reason: Reason::QuotaExhausted, of: Rests::Account, named: Some(SECOND) });
     bench.now += SECOND;
     let (first, trial) = bench.take();
-    let arrival = bench.pool.arrive();
+    let arrival = bench.arrive();
     assert!(bench.ask(arrival).is_err());
     bench.join(arrival).unwrap();
     assert_eq!(bench.settle(trial, Outcome::Abandoned).wake, [arrival]);
@@ -215,7 +215,7 @@ fn a_line_is_told_the_pace_of_the_account_and_not_of_each_key() {
         let mut bench =
             Bench::new(Entry::many(count).into_iter().map(|entry| entry.account("work")).collect());
         let _ = bench.hit(0, limited(2));
-        let arrivals: Vec<_> = (0..5).map(|_| bench.pool.arrive()).collect();
+        let arrivals: Vec<_> = (0..5).map(|_| bench.arrive()).collect();
         for arrival in &arrivals {
             assert!(bench.ask(*arrival).is_err());
             bench.join(*arrival).unwrap();

@@ -298,14 +298,15 @@ fn causes_say_what_rests_and_whether_waiting_helps() {
         demand: Demand::default(),
     };
     let causes = |bench: &mut Bench| {
-        let arrival = bench.pool.arrive();
+        let arrival = bench.arrive();
         bench.pool.causes(bench.now, &want(arrival))
     };
     assert_eq!(causes(&mut bench).free, 3);
     let _ = bench.hit(0, rest(Reason::Rejected));
     let _ = bench.hit(1, rest(Reason::Rejected));
     let now = bench.now;
-    let rejected = (Reason::Rejected, 2, now + SECOND * 60);
+    let (reason, until) = (Reason::Rejected, now + SECOND * 60);
+    let rejected = Resting { reason, keys: 2, accounts: 0, of_accounts: 0, until };
     assert_eq!(causes(&mut bench), Causes { resting: vec![rejected], free: 1, ..Causes::default() });
     let _ = bench.hit(2, rest(Reason::QuotaExhausted));
     let all = causes(&mut bench);

@@ -23,7 +23,15 @@ fn tokens(remaining: u64) -> Announced {
 impl Bench {
     fn want_of(&self) -> Want<'static> {
         let (model, purpose, demand) = (self.model, self.purpose, self.demand);
-        Want { arrival: Arrival(0), model, purpose, stream: false, tried: &[], failed_hosts: &[], demand }
+        Want {
+            arrival: Arrival { number: 0, client: ClientId::default() },
+            model,
+            purpose,
+            stream: false,
+            tried: &[],
+            failed_hosts: &[],
+            demand,
+        }
     }
 
     fn tell_left(&mut self, ticket: &Ticket, announced: &Announced) -> Effects {
@@ -83,7 +91,7 @@ fn nobody_is_sent_in_vain_and_who_waits_knows_until_when() {
     let mut bench = bench(&["a"]);
     let _ = bench.says(0, &requests(1));
     let (_, ticket) = bench.take();
-    let arrival = bench.pool.arrive();
+    let arrival = bench.arrive();
     let exhausted = bench.ask(arrival).unwrap_err();
     assert_eq!(exhausted.why, Why::NoneFree);
     let free_at = exhausted.free_at.expect("it is known");

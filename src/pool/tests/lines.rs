@@ -11,7 +11,7 @@ fn entries_of_one_credential_share_limits_and_faults() {
     let (one, two) = (bench.take().1, bench.take().1);
     bench.model = Some("m2");
     assert_eq!(bench.acquire().unwrap_err().free_at, None, "two at once, wherever");
-    let arrival = bench.pool.arrive();
+    let arrival = bench.arrive();
     bench.join(arrival).unwrap();
     assert_eq!(bench.settle(one, Outcome::Good).wake, [arrival]);
     bench.pool.leave(arrival);
@@ -74,7 +74,7 @@ fn a_refusal_that_names_an_earlier_moment_than_the_pace_is_taken_at_its_word() {
     let (_, one) = bench.take();
     bench.now += SECOND * 2;
     let (_, _two) = bench.take();
-    let arrival = bench.pool.arrive();
+    let arrival = bench.arrive();
     assert_eq!(bench.ask(arrival).unwrap_err().free_at, Some(bench.now + SECOND * 2));
     bench.join(arrival).unwrap();
     assert_eq!(bench.settle(one, limited(1)).wake, [arrival]);
@@ -86,9 +86,9 @@ fn a_refusal_that_names_an_earlier_moment_than_the_pace_is_taken_at_its_word() {
 #[test]
 fn who_came_first_is_served_first_even_when_it_comes_back() {
     let mut bench = Bench::new(vec![Entry::new("a").at_once(1)]);
-    let early = bench.pool.arrive();
+    let early = bench.arrive();
     let (_, ticket) = bench.take();
-    let (second, third) = (bench.pool.arrive(), bench.pool.arrive());
+    let (second, third) = (bench.arrive(), bench.arrive());
     for arrival in [second, third] {
         assert!(bench.ask(arrival).is_err());
         bench.join(arrival).unwrap();
@@ -113,12 +113,12 @@ fn a_line_is_as_long_as_it_may_be() {
     let settings = Settings { max_waiting: 2.try_into().unwrap(), ..Settings::default() };
     let mut bench = Bench::set(settings, vec![Entry::new("a").at_once(1)]);
     let (_, _out) = bench.take();
-    let arrivals: Vec<_> = (0..3).map(|_| bench.pool.arrive()).collect();
+    let arrivals: Vec<_> = (0..3).map(|_| bench.arrive()).collect();
     assert_eq!(
         arrivals.iter().map(|arrival| bench.join(*arrival)).collect::<Vec<_>>(),
-        [Ok(()), Ok(()), Err(LineFull)]
+        [Ok(vec![]), Ok(vec![]), Err(LineFull)]
     );
-    assert_eq!(bench.join(arrivals[1]), Ok(()), "it has its place");
+    assert_eq!(bench.join(arrivals[1]), Ok(vec![]), "it has its place");
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn a_line_says_when_the_turn_after_those_in_it_comes() {
         if let Ok(Grant { ticket, .. }) = bench.acquire() {
             let _ = bench.settle(ticket, Outcome::Good);
         }
-        let arrival = bench.pool.arrive();
+        let arrival = bench.arrive();
         let expected = bench.now + SECOND + MS * 500 * n;
         let told = bench.ask(arrival).map(|_| ()).unwrap_err();
         assert!(n == 0 || told.why == Why::InLine);
@@ -147,7 +147,7 @@ fn a_line_follows_its_model_into_an_order_of_its_own() {
     let mut bench = Bench::new(vec![Entry::new("a").at_once(1).models(models)]);
     bench.model = Some("m1");
     let (_, ticket) = bench.take();
-    let (first, second) = (bench.pool.arrive(), bench.pool.arrive());
+    let (first, second) = (bench.arrive(), bench.arrive());
     for (model, arrival) in [("m1", first), ("m2", second)] {
         bench.model = Some(model);
         assert!(bench.ask(arrival).is_err());
@@ -170,7 +170,7 @@ fn a_lifted_rest_wakes_the_line() {
     for _ in 0..2 {
         bench.serve(rest(Reason::Refused));
     }
-    let arrival = bench.pool.arrive();
+    let arrival = bench.arrive();
     assert!(bench.ask(arrival).is_err());
     bench.join(arrival).unwrap();
     assert_eq!(bench.pool.lift(bench.now, &keys, Reason::Rejected), Effects::default());

@@ -1,5 +1,7 @@
 //! Random sequences of operations, each answer checked against a naive model.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use proptest::{prelude::*, strategy::Strategy as Generate};
 
 use super::{
@@ -23,6 +25,7 @@ fn streams(model: Option<&str>) -> bool {
 enum Op {
     /// A request comes, and waits in line if it must.
     Arrive {
+        client: u8,
         model: usize,
     },
     Settle {
@@ -85,7 +88,7 @@ fn op() -> impl Generate<Value = Op> {
     let which = 0..64_usize;
     let reason = prop::sample::select(&Reason::ALL[..]);
     prop_oneof![
-        8 => (0..MODELS.len()).prop_map(|model| Op::Arrive { model }),
+        8 => (0..4_u8, 0..MODELS.len()).prop_map(|(client, model)| Op::Arrive { client, model }),
         5 => (which.clone(), outcome()).prop_map(|(which, outcome)| Op::Settle { which, outcome }),
         3 => (which.clone(), outcome()).prop_map(|(which, outcome)| Op::Retry { which, outcome }),
         4 => which.clone().prop_map(|which| Op::Heard { which }),
@@ -156,8 +159,79 @@ impl World {
         Some(self.pool.rotation_of(set, model))
     }
 
-    fn ahead(&self, arrival: Arrival, line: Option<u32>) -> usize {
-        self.waiting.range(..arrival).filter(|(_, waiter)| self.line(waiter.model) == line).count()
+    /// Those in the line for `model`.
+    fn in_line(&self, model: Option<&str>) -> impl Iterator<Item = (&Arrival, &Waiter)> {
+        let line = self.line(model);
+        self.waiting.iter().filter(move |(_, waiter)| self.line(waiter.model) == line)
+    }
+
+    fn is_first(&self, arrival: Arrival, model: Option<&str>) -> bool {
+        self.line(model).and_then(|line| self.pool.lines.first_of(line)) == Some(arrival)
+    }
+
+    /// How many wait of each client.
+    fn held(&self) -> BTreeMap<ClientId, usize> {
+        let mut held = BTreeMap::new();
+        for arrival in self.waiting.keys() {
+            *held.entry(arrival.client).or_default() += 1;
+        }
+        held
+    }
+
+    /// What those who wait are promised when another is served.
+    fn passes(&mut self, arrival: Arrival, model: Option<&'static str>, tried: &[KeyIdentity]) {
+        for (other, waiter) in self.in_line(model).filter(|(other, _)| **other != arrival) {
+            let same = other.client == arrival.client && waiter.tried.is_empty() == tried.is_empty();
+            assert!(!same || *other > arrival, "{other:?} of the same client came before {arrival:?}");
+            assert!(waiter.tried.is_empty() || !tried.is_empty(), "{other:?} was first already");
+        }
+        if !tried.is_empty() {
+            return;
+        }
+        let mut seen = BTreeSet::new();
+        let line = self.in_line(model).filter(|(_, waiter)| waiter.tried.is_empty()).map(|(other, _)| *other);
+        let line: Vec<_> = line.filter(|other| other.client != arrival.client).collect();
+        for other in line {
+            let passed = &mut self.waiting.get_mut(&other).unwrap().passed;
+            if seen.insert(other.client) {
+                let turns = passed.entry(arrival.client).or_default();
+                *turns += 1;
+                assert!(*turns <= 2, "{other:?} is passed over by {:?} for ever", arrival.client);
+            } else {
+                passed.clear();
+            }
+        }
+    }
+
+    /// Joins the line; whoever has to make room for that is gone.
+    fn join(&mut self, want: &Want<'_>, model: Option<&'static str>, told: Exhausted) {
+        let (arrival, most) = (want.arrival, self.settings.max_waiting.get());
+        let held = self.held();
+        let own = held.get(&arrival.client).copied().unwrap_or_default();
+        let longest = held.values().copied().max().unwrap_or_default();
+        let known = self.waiting.contains_key(&arrival);
+        let full = !known && self.waiting.len() >= most;
+        let wait = |world: &mut Self| {
+            let waiter =
+                || Waiter { passed: BTreeMap::new(), model, tried: want.tried.to_vec(), asleep: None };
+            world.waiting.entry(arrival).or_insert_with(waiter).asleep = Some(told);
+        };
+        match self.pool.join(want) {
+            Err(LineFull) => return assert!(full && own + 1 >= longest, "there is room, or should be made"),
+            Ok(wake) if full => {
+                let gone = wake[0];
+                assert!(own + 1 < longest && held[&gone.client] == longest);
+                self.waiting.remove(&gone);
+                let later = |other: &Arrival| other.client == gone.client && *other > gone;
+                let others = self.waiting.iter().filter(|(_, waiter)| waiter.tried.is_empty());
+                assert!(!others.map(|(other, _)| other).any(later), "it was not the last");
+                wait(self);
+                self.woken(wake[1..].iter().copied());
+                return;
+            }
+            Ok(wake) => assert_eq!(wake, []),
+        }
+        wait(self);
     }
 
     /// Whether anybody waits for the keys that would step in.
@@ -170,28 +244,23 @@ impl World {
     /// Asks, and checks the answer.
     fn ask(&mut self, arrival: Arrival, model: Option<&'static str>, tried: &[KeyIdentity]) -> bool {
         let sets = self.sets(model);
-        let ahead = self.ahead(arrival, self.line(model));
+        let first = self.is_first(arrival, model);
+        let others = self.in_line(model).any(|(other, _)| *other != arrival);
         let choices: Vec<_> = sets.iter().map(|set| self.choice(set, model, tried)).collect();
         let (stream, demand) = (streams(model), Demand::default());
         let want = Want { arrival, model, purpose: "chat", stream, tried, failed_hosts: &[], demand };
         let Grant { key, ticket } = match self.pool.acquire(self.now, &want) {
             Ok(grant) => grant,
             Err(exhausted) => {
-                self.refused(model, exhausted, ahead, &sets);
-                if self.waiting.contains_key(&arrival)
-                    || (!sets.is_empty() && self.waiting.len() < self.settings.max_waiting.get())
-                {
-                    assert_eq!(self.pool.join(&want), Ok(()));
-                    let asleep = Some(exhausted);
-                    self.waiting.insert(arrival, Waiter { model, tried: tried.to_vec(), asleep });
-                } else if !sets.is_empty() {
-                    assert_eq!(self.pool.join(&want), Err(LineFull));
+                assert!(exhausted.why != Why::InLine || (others && !first), "nobody is before it");
+                self.refused(model, exhausted, &sets);
+                if !sets.is_empty() {
+                    self.join(&want, model, exhausted);
                 }
                 return false;
             }
         };
-        assert_eq!(ahead, 0, "overtook");
-        assert!(!self.waiting.range(..arrival).any(|(_, waiter)| waiter.model == model), "overtook");
+        self.passes(arrival, model, tried);
         let number = self.keys.iter().position(|known| known.key == key).unwrap();
         let eligible = |world: &Self, set: &Vec<usize>| -> Vec<usize> {
             set.iter().copied().filter(|key| world.leave(*key, set, model).is_granted()).collect()
@@ -276,12 +345,11 @@ impl World {
         }
     }
 
-    fn refused(&self, model: Option<&'static str>, exhausted: Exhausted, ahead: usize, sets: &[Vec<usize>]) {
+    fn refused(&self, model: Option<&'static str>, exhausted: Exhausted, sets: &[Vec<usize>]) {
         match exhausted.why {
             Why::NoKeyForModel => assert!(sets.is_empty()),
-            Why::InLine => assert!(ahead > 0, "nobody is before it"),
+            Why::InLine => {}
             Why::NoneFree => {
-                assert_eq!(ahead, 0);
                 let others_busy = sets.len() > 1 && self.others_busy(model);
                 let mut moments: Vec<_> =
                     sets[..1].iter().filter_map(|set| self.free_at(set, model)).collect();
@@ -440,8 +508,8 @@ impl World {
 
     fn apply(&mut self, op: &Op) {
         match *op {
-            Op::Arrive { model } => {
-                let arrival = self.pool.arrive();
+            Op::Arrive { client, model } => {
+                let arrival = self.pool.arrive(client_of(client));
                 self.ask(arrival, MODELS[model], &[]);
             }
             Op::Settle { which, outcome } => {
@@ -486,10 +554,11 @@ impl World {
         for order in &self.pool.rotations {
             order.rotation.assert_whole(|slot| self.pool.slots[slot as usize].awaited);
         }
+        self.pool.lines.assert_whole();
         assert_eq!(self.pool.waiting(), self.waiting.len());
         for (arrival, waiter) in &self.waiting {
             let Some(told) = waiter.asleep else { continue };
-            let first = self.ahead(*arrival, self.line(waiter.model)) == 0;
+            let first = self.is_first(*arrival, waiter.model);
             if told.why == Why::InLine {
                 assert!(!first, "{arrival:?} was not told that it is first");
                 continue;
@@ -542,6 +611,11 @@ fn never() -> Ticket {
         part: Part::NONE,
         probes: Probes::default(),
     }
+}
+
+/// The same each time.
+fn client_of(number: u8) -> ClientId {
+    ClientId::of(&std::hash::BuildHasherDefault::<std::hash::DefaultHasher>::default(), number)
 }
 
 proptest! {

@@ -2,6 +2,8 @@
 
 mod accounts;
 mod examples;
+mod explain;
+mod fairness;
 mod headroom;
 mod late;
 mod lines;
@@ -22,7 +24,7 @@ use super::*;
 use crate::{
     clock::Clock,
     rate::Rate,
-    types::{AccountId, BaseUrl, Demand, KeySettings, ModelSet, PoolName, Secret},
+    types::{AccountId, BaseUrl, ClientId, Demand, KeySettings, ModelSet, PoolName, Secret},
 };
 
 pub(super) const TWO: &str = "https://two.test";
@@ -116,8 +118,13 @@ impl Bench {
         Self { pool, keys, now, model: None, purpose: "chat", stream: false, tried, demand, failed_hosts }
     }
 
+    /// A request of the only client.
+    pub(super) fn arrive(&mut self) -> Arrival {
+        self.pool.arrive(ClientId::default())
+    }
+
     pub(super) fn acquire(&mut self) -> Result<Grant, Exhausted> {
-        let arrival = self.pool.arrive();
+        let arrival = self.arrive();
         self.ask(arrival)
     }
 
@@ -140,7 +147,7 @@ impl Bench {
 
     pub(super) fn settle(&mut self, ticket: Ticket, outcome: Outcome) -> Effects {
         let want = Want {
-            arrival: Arrival(0),
+            arrival: Arrival { number: 0, client: ClientId::default() },
             model: self.model,
             purpose: self.purpose,
             stream: self.stream,
@@ -151,7 +158,8 @@ impl Bench {
         self.pool.settle(self.now, ticket, outcome, &want)
     }
 
-    pub(super) fn join(&mut self, arrival: Arrival) -> Result<(), LineFull> {
+    /// Who should ask again since it has joined.
+    pub(super) fn join(&mut self, arrival: Arrival) -> Result<Vec<Arrival>, LineFull> {
         let want = Want {
             arrival,
             model: self.model,
@@ -166,7 +174,7 @@ impl Bench {
 
     pub(super) fn heard(&mut self, ticket: &mut Ticket, latency: Duration) -> Effects {
         let want = Want {
-            arrival: Arrival(0),
+            arrival: Arrival { number: 0, client: ClientId::default() },
             model: self.model,
             purpose: self.purpose,
             stream: self.stream,

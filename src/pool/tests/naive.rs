@@ -46,6 +46,8 @@ pub(super) struct Out {
 
 /// Somebody who waits.
 pub(super) struct Waiter {
+    /// How often each other client was served since it is the first of its own.
+    pub(super) passed: BTreeMap<ClientId, u32>,
     pub(super) model: Option<&'static str>,
     pub(super) tried: Vec<KeyIdentity>,
     /// What it was told last. `None`: it was woken and will ask.

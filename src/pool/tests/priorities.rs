@@ -213,7 +213,7 @@ fn who_waits_is_told_of_whichever_tier_is_free_first() {
     bench.serve(limited(9));
     let (key, out) = bench.take();
     assert_eq!((key, bench.serve(limited(5))), (1, 2));
-    let first = bench.pool.arrive();
+    let first = bench.arrive();
     let free_at = Some(bench.now + SECOND * 5);
     assert_eq!(bench.ask(first).unwrap_err(), Exhausted { why: Why::NoneFree, free_at, sooner: true });
     bench.join(first).unwrap();

@@ -101,7 +101,7 @@ proptest! {
     fn a_line_is_served_in_the_order_of_arrival(waiters in 1..40_usize, at_once in 1..4_u32) {
         let mut bench = Bench::new(vec![Entry::new("a").at_once(at_once)]);
         let mut out: Vec<_> = (0..at_once).map(|_| bench.take().1).collect();
-        let mut line: Vec<_> = (0..waiters).map(|_| bench.pool.arrive()).collect();
+        let mut line: Vec<_> = (0..waiters).map(|_| bench.arrive()).collect();
         for arrival in &line {
             prop_assert!(bench.ask(*arrival).is_err());
             bench.join(*arrival).unwrap();
