@@ -387,3 +387,36 @@ async fn a_thousand_of_ten_clients_wait_for_a_reset_and_share_what_comes_then() 
     }
     assert!(jain(&shares) >= 0.95, "while all have demand: {shares:?}");
 }
+
+#[tokio::test]
+async fn in_a_full_line_the_client_with_most_makes_room_for_one_with_fewer() {
+    let clock = StillClock::stop();
+    let (upstream, gate) = (Upstream::start().await, Gate::new());
+    upstream.otherwise(Answer::api().after(&gate));
+    let file = in_turn_with(&upstream, &["key = \"sk-a\"\nmax_in_flight = 1"], "max_waiting = 2");
+    let proxy = Proxy::start(&(file + "[clients]\nkeys = [\"ck-heavy\", \"ck-light\"]\n")).await;
+    let send = |key: &str| {
+        let request = client().post(proxy.url("/v1/chat/completions")).bearer_auth(key).body(chat("m"));
+        #[expect(clippy::disallowed_methods, reason = "the test waits for it")]
+        tokio::spawn(async move { Got::read(request.send().await.expect("the proxy answers")).await })
+    };
+    let first = send("ck-heavy");
+    upstream.wait_for(|up| up.total_calls() == 1).await;
+    let second = send("ck-heavy");
+    proxy.until_waiting(1).await;
+    let third = send("ck-heavy");
+    proxy.until_waiting(2).await;
+    // Its own next is refused; another's takes the place of its last, which is told at once.
+    let own = clock.trickle(ended(send("ck-heavy"))).await;
+    assert_eq!(own.said(), (429, "all_keys_cooling".to_owned()));
+    let light = send("ck-light");
+    let gone = clock.trickle(ended(third)).await;
+    assert_eq!(gone.said(), (429, "all_keys_cooling".to_owned()));
+    assert!(gone.text().contains("Too many requests are waiting"), "{}", gone.text());
+    proxy.until_waiting(2).await;
+    gate.open();
+    for request in [first, second, light] {
+        assert_eq!(ended(request).await.status, 200);
+    }
+    assert_eq!(upstream.total_calls(), 3);
+}

@@ -178,3 +178,35 @@ fn a_lifted_rest_wakes_the_line() {
     assert_eq!((effects.transitions.len(), &effects.wake[..]), (2, &[arrival][..]));
     assert!(bench.ask(arrival).is_ok());
 }
+
+#[test]
+fn there_is_no_hope_of_keys_that_no_wait_brings_back() {
+    let entries = vec![
+        Entry::new("a").models(&["m"]),
+        Entry::new("b").models(&["m"]),
+        Entry::new("c").models(&["others"]),
+    ];
+    for others_step_in in [false, true] {
+        let mut bench = Bench::set(Settings { others_step_in, ..Settings::default() }, entries.clone());
+        bench.model = Some("m");
+        let hopeless = |bench: &mut Bench| {
+            let arrival = bench.arrive();
+            let want = Want { arrival, model: Some("m"), purpose: "chat", tried: &[], failed_hosts: &[] };
+            bench.pool.is_hopeless(bench.now, &want)
+        };
+        let _ = bench.hit(0, rest(Reason::Rejected));
+        assert!(!hopeless(&mut bench), "one is well");
+        let _ = bench.hit(1, limited(5));
+        assert!(!hopeless(&mut bench), "one is back by itself");
+        bench.now += SECOND * 5;
+        let _ = bench.hit(1, rest(Reason::QuotaExhausted));
+        assert_eq!(hopeless(&mut bench), !others_step_in, "others may step in");
+        // The rejected one is due for a trial, and while that is out it may yet be well.
+        bench.now += SECOND * 55;
+        assert!(!hopeless(&mut bench));
+        let (key, trial) = bench.take();
+        assert_eq!((key, hopeless(&mut bench)), (0, false));
+        let _ = bench.settle(trial, rest(Reason::Rejected));
+        assert_eq!(hopeless(&mut bench), !others_step_in);
+    }
+}
