@@ -110,6 +110,7 @@ impl Pool {
     /// Why no key is free for what `want` wants. Up to a quarter of a second old.
     pub fn causes(&mut self, now: Instant, want: &Want<'_>) -> Causes {
         let Some((set, _)) = self.routing.find(want.model) else { return Causes::default() };
+        let asking = self.asking(want);
         let at = self.rotation_of(set, want.model) as usize;
         if let Some((taken, changes, causes)) = &self.rotations[at].causes
             && *changes == self.changes
@@ -120,10 +121,15 @@ impl Pool {
         let mut causes = Causes::default();
         let mut accounts = BTreeSet::new();
         let order = &self.rotations[at];
-        for member in &order.rotation.members {
+        for (member, number) in order.rotation.members.iter().zip(0..) {
             let slot = &self.slots[member.slot as usize];
             let host = &self.hosts[slot.host as usize];
-            if let Some((reason, until, shared)) = self.rest_of(order, member, now) {
+            let rest = self.rest_of(order, member, now).or_else(|| {
+                // Nothing left is a limit as well.
+                let fits_at = self.fits_at(index(at), number, now, asking);
+                (fits_at > now).then_some((Reason::RateLimited, fits_at, true))
+            });
+            if let Some((reason, until, shared)) = rest {
                 let named = shared && self.accounts.get(slot.account).id.is_some();
                 let account = named.then(|| accounts.insert((reason, slot.account)));
                 causes.rests(reason, until, account);
@@ -132,9 +138,7 @@ impl Pool {
                 if let Leave::NotBefore(until) = host.breaker.leave(now) {
                     causes.host_asked = causes.host_asked.into_iter().chain([until]).min();
                 }
-            } else if slot.leave(now).is_granted()
-                && self.shared(order, member).all(|it| it.leave(now).is_granted())
-            {
+            } else if self.standing(index(at), number, now).0.is_granted() {
                 causes.free += 1;
             } else {
                 causes.busy += 1;

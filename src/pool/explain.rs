@@ -11,6 +11,8 @@ use super::{Pool, Reason, Strategy, Ticket, Want, cooling::Leave};
 pub enum PassedOver {
     /// It rests, or its account does.
     Resting(Reason),
+    /// Its account has not so much left.
+    NoHeadroom,
     /// At its own rate, its pace or its number of requests in flight.
     Busy,
     /// Its host is out of order.
@@ -21,6 +23,8 @@ pub enum PassedOver {
     Tried,
     /// It may not use this kind of endpoint.
     Denied,
+    /// It lets requests wait while others answer.
+    Late,
     /// Its rest is over, and nobody knows whether it is well.
     OnTrial,
     /// One of an earlier priority could serve.
@@ -33,11 +37,13 @@ impl PassedOver {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Resting(reason) => reason.as_str(),
+            Self::NoHeadroom => "no_headroom",
             Self::Busy => "busy",
             Self::HostDown => "host_down",
             Self::HostFailed => "host_failed",
             Self::Tried => "tried",
             Self::Denied => "denied",
+            Self::Late => "late",
             Self::OnTrial => "on_trial",
             Self::LowerPriority => "lower_priority",
         }
@@ -136,7 +142,7 @@ impl Pool {
     }
 
     fn stands(&self, set: u32, now: Instant, want: &Want<'_>) -> Vec<Stand> {
-        let at = self.rotation_of(set, want.model);
+        let (at, asking) = (self.rotation_of(set, want.model), self.asking(want));
         let order = &self.rotations[at as usize];
         let members = order.rotation.members.iter().zip(0_u32..);
         let stand = |(member, number): (&super::rotation::Member, u32)| {
@@ -147,6 +153,8 @@ impl Pool {
                 Some(PassedOver::Resting(reason))
             } else if !host.breaker.leave(now).is_granted() {
                 Some(PassedOver::HostDown)
+            } else if self.fits_at(at, number, now, asking) > now {
+                Some(PassedOver::NoHeadroom)
             } else if !leave.is_granted() {
                 Some(PassedOver::Busy)
             } else if want.tried.contains(&slot.key.identity()) {
@@ -155,6 +163,8 @@ impl Pool {
                 Some(PassedOver::Denied)
             } else if want.failed_hosts.contains(&host.origin) {
                 Some(PassedOver::HostFailed)
+            } else if self.is_late(member.slot, now) {
+                Some(PassedOver::Late)
             } else if doubtful || host.breaker.leave(now) == Leave::Probe {
                 Some(PassedOver::OnTrial)
             } else {

@@ -488,7 +488,7 @@ impl Pool {
     }
 
     /// From when on the account of `member` has room for the request.
-    fn fits_at(&self, at: u32, member: u32, now: Instant, asking: Asking<'_>) -> Instant {
+    pub(super) fn fits_at(&self, at: u32, member: u32, now: Instant, asking: Asking<'_>) -> Instant {
         let slot = self.rotations[at as usize].rotation.members[member as usize].slot;
         let headroom = self.headroom(slot, asking.model);
         headroom.map_or(now, |headroom| headroom.fits_at(now, asking.want.demand))

@@ -191,7 +191,15 @@ fn there_is_no_hope_of_keys_that_no_wait_brings_back() {
         bench.model = Some("m");
         let hopeless = |bench: &mut Bench| {
             let arrival = bench.arrive();
-            let want = Want { arrival, model: Some("m"), purpose: "chat", tried: &[], failed_hosts: &[] };
+            let want = Want {
+                arrival,
+                model: Some("m"),
+                purpose: "chat",
+                stream: false,
+                tried: &[],
+                failed_hosts: &[],
+                demand: Demand::default(),
+            };
             bench.pool.is_hopeless(bench.now, &want)
         };
         let _ = bench.hit(0, rest(Reason::Rejected));
