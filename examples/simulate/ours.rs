@@ -286,7 +286,8 @@ fn under_way<'a, 'p>(requests: &'a mut [Option<Request<'p>>], id: Id) -> &'a mut
 
 /// A forwarder doesn't know what a request will cost; it guesses well enough.
 fn estimated(rng: &mut fastrand::Rng, tokens: f64) -> Demand {
-    Demand { input: count(tokens * (0.7 + 0.6 * rng.f64())), output: Some(0) }
+    let input = count(tokens * (0.7 + 0.6 * rng.f64()));
+    Demand { input: u32::try_from(input).unwrap_or(u32::MAX), output: Some(0) }
 }
 
 /// What the answer means and tells, by what stands in it.

@@ -14,10 +14,11 @@ use std::{
 use futures_util::future::{Either, select};
 
 use super::{
-    Attempt, Forwarder, Inbound, Missed, Tries,
+    Attempt, Forwarder, Inbound,
     alarm::Alarm,
     error::ForwardError,
     leases::{Ask, Lease},
+    tries::{Missed, Tries},
 };
 use crate::{
     pool::Outcome,
@@ -137,14 +138,14 @@ impl Forwarder {
             self.metrics.hedged(Hedged::Budget);
             return None;
         }
-        let Tries { keys, failed_hosts, .. } = course.tries;
-        let second = match self.pool.lease_beside(first, course.ask, keys, failed_hosts) {
-            Some(lease) if course.tries.rules_out(lease.key()) => {
-                lease.settle(Outcome::Unused);
-                None
-            }
-            second => second,
-        };
+        let second =
+            match self.pool.lease_beside(first, course.ask, &course.tries.keys, &course.tries.failed_hosts) {
+                Some(lease) if course.tries.rules_out(lease.key()) => {
+                    lease.settle(Outcome::Unused);
+                    None
+                }
+                second => second,
+            };
         if second.is_none() {
             self.metrics.hedged(Hedged::NoKey);
         }

@@ -15,6 +15,7 @@ mod policy;
 mod refusal;
 mod target;
 pub mod transport;
+mod tries;
 mod why;
 
 use std::{
@@ -45,6 +46,7 @@ pub use policy::{Backoff, InvalidBackoff, Policy};
 use refusal::Refusal;
 pub use target::{BadTarget, Target};
 use transport::{AnswerBody, Fault, Transport};
+use tries::{Missed, Tries};
 use why::{RULED_OUT, Story};
 
 use crate::{
@@ -53,7 +55,7 @@ use crate::{
     provider::{self, Answer, Endpoint, Media, Told, stream::judge_event, told},
     redact::{self, Traces},
     telemetry::{Metrics, Retried, access::Access},
-    types::{Class, Key, KeyIdentity, Origin, Verdict},
+    types::{Class, Key, Verdict},
 };
 
 /// Sends requests with the keys of one pool.
@@ -74,56 +76,6 @@ const REFUSAL_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Whoever had a key sooner did not wait for it.
 const WORTH_TELLING: Duration = Duration::from_millis(1);
-
-/// What an attempt came to that was not delivered at once.
-struct Missed {
-    key: Arc<Key>,
-    verdict: Verdict,
-    /// What the answer tells of its account.
-    told: Told,
-    refusal: Option<Refusal>,
-}
-
-/// What a request's attempts have come to so far.
-#[derive(Default)]
-struct Tries {
-    /// The keys tried, in order.
-    keys: Vec<KeyIdentity>,
-    /// Those of them that refused without naming a reason.
-    unknown: Vec<KeyIdentity>,
-    /// Those that may not use this kind of endpoint.
-    denied: Vec<KeyIdentity>,
-    failed_hosts: Vec<Origin>,
-    /// Hosts none of whose keys is worth another attempt.
-    shunned: Vec<Origin>,
-    last: Option<Box<Missed>>,
-}
-
-impl Tries {
-    fn count(&mut self, key: &Key, verdict: &Verdict) {
-        let identity = key.identity();
-        self.keys.push(identity);
-        match verdict.class {
-            Class::UnknownRefusal => self.unknown.push(identity),
-            Class::NotPermitted => self.denied.push(identity),
-            _ => {}
-        }
-        let host = key.settings().base.origin();
-        if verdict.is_the_hosts() && !self.failed_hosts.contains(host) {
-            self.failed_hosts.push(host.clone());
-        }
-    }
-
-    /// Whether every key so far refuses this request: waiting for one of them would be refused again.
-    fn all_refuse(&self) -> bool {
-        !self.keys.is_empty() && self.unknown.len() + self.denied.len() == self.keys.len()
-    }
-
-    /// Whether nothing is to be expected of this key.
-    fn rules_out(&self, key: &Key) -> bool {
-        self.shunned.contains(key.settings().base.origin()) || self.denied.contains(&key.identity())
-    }
-}
 
 /// The reasons for which a failure is not tried again: labels of a metric.
 #[must_use]
@@ -175,8 +127,7 @@ impl Forwarder {
         let mut tries = Tries::default();
         let mut again = None;
         self.budget.lock().unwrap_or_else(PoisonError::into_inner).deposit();
-        let hedge_after = self.hedges_after(&inbound);
-        if hedge_after.is_some() {
+        if self.hedges_after(inbound).is_some() {
             self.hedges.lock().unwrap_or_else(PoisonError::into_inner).deposit();
         }
         loop {
@@ -217,44 +168,48 @@ impl Forwarder {
                 self.metrics.retried(kind);
             }
             // Held apart: who waits for a key has no need of the room that an attempt takes.
-            let attempt = if let Some(after) = hedge_after {
-                let (ask, tried, deadline) = (&ask, &tries, plan.deadline());
-                let course = Course { inbound, ask, tries: tried, after, deadline };
-                match Box::pin(self.race(lease, course, &mut alarm, &mut access)).await {
-                    Ok(Raced { lease: of, attempt, lost }) => {
-                        lease = of;
-                        if let Some((lost, missed)) = lost {
-                            self.lost(lost, &missed, &mut tries, &mut access);
+            let missed = {
+                let attempt = if let Some(after) = self.hedges_after(inbound) {
+                    let (ask, tried, deadline) = (&ask, &tries, plan.deadline());
+                    let course = Course { inbound, ask, tries: tried, after, deadline };
+                    match Box::pin(self.race(lease, course, &mut alarm, &mut access)).await {
+                        Ok(Raced { lease: of, attempt, lost }) => {
+                            lease = of;
+                            if let Some((lost, missed)) = lost {
+                                self.lost(lost, &missed, &mut tries, &mut access);
+                            }
+                            Ok(attempt)
                         }
-                        Ok(attempt)
+                        Err(bad) => return Err((bad, access)),
                     }
+                } else {
+                    Box::pin(self.attempt(&lease, inbound, limit, &mut alarm)).await
+                };
+                match attempt {
                     Err(bad) => return Err((bad, access)),
+                    Ok(Attempt::Passed(passed)) => {
+                        let (key, verdict) = (Arc::clone(lease.key()), passed.verdict);
+                        self.metrics.attempt(verdict.class);
+                        let lease = if verdict.class == Class::Success {
+                            lease.heard(&passed.told);
+                            Some(lease)
+                        } else {
+                            lease.judged(&verdict, &passed.told);
+                            None
+                        };
+                        return Ok(self.deliver(passed, lease, &key, access, alarm));
+                    }
+                    Ok(Attempt::Missed(missed)) => {
+                        lease.judged(&missed.verdict, &missed.told);
+                        Box::new(missed)
+                    }
                 }
-            } else {
-                Box::pin(self.attempt(&lease, inbound, limit, &mut alarm)).await
-            };
-            let missed = match attempt {
-                Err(bad) => return Err((bad, access)),
-                Ok(Attempt::Passed(passed)) => {
-                    let (key, verdict) = (Arc::clone(lease.key()), passed.verdict);
-                    self.metrics.attempt(verdict.class);
-                    let lease = if verdict.class == Class::Success {
-                        lease.heard(&passed.told);
-                        Some(lease)
-                    } else {
-                        lease.judged(&verdict, &passed.told);
-                        None
-                    };
-                    return Ok(self.deliver(passed, lease, &key, access, alarm));
-                }
-                Ok(Attempt::Missed(missed)) => Box::new(missed),
             };
             let now = self.clock.mono();
             let verdict = missed.verdict;
             self.metrics.attempt(verdict.class);
-            let key = Arc::clone(lease.key());
+            let key = Arc::clone(&missed.key);
             tries.count(&key, &verdict);
-            lease.judged(&verdict, &missed.told);
             let facts = Facts { local: self.pool.failure_is_local(&key) };
             let afford = || self.budget.lock().unwrap_or_else(PoisonError::into_inner).withdraw(now);
             let step = plan.step(&verdict, facts, now, &mut rng, afford);
@@ -277,7 +232,7 @@ impl Forwarder {
                 }
                 Step::NextHost => {
                     again = Some(Retried::Rotation);
-                    tries.shunned.push(key.settings().base.origin().clone());
+                    tries.shun_host_of(&key);
                     tries.last = Some(missed);
                 }
                 Step::NextAfter(pause) => {
@@ -478,7 +433,7 @@ impl Forwarder {
     /// or of itself, never what it says of our keys.
     fn conclude(
         &self,
-        tries: Tries,
+        mut tries: Tries,
         no_lease: Option<&NoLease>,
         ask: &Ask,
         access: Access,
@@ -511,7 +466,8 @@ impl Forwarder {
                 ForwardError::AllKeysCooling(unavailable)
             }
         };
-        let Some(Missed { key, verdict, refusal, .. }) = tries.last.map(|missed| *missed) else {
+        let Tries { last, .. } = &mut tries;
+        let Some(Missed { key, verdict, refusal, .. }) = last.take().map(|missed| *missed) else {
             let error = match why {
                 Some(NoLeaseWhy::NoKeyForModel) => ForwardError::ModelNotFound { model: ask.model.clone() },
                 Some(NoLeaseWhy::LineFull) => ForwardError::TooManyWaiting(unavailable(causes())),

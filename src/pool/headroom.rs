@@ -52,30 +52,23 @@ pub(super) struct Headroom {
     misled: Option<Instant>,
 }
 
-/// Requests and tokens given out, up to a moment.
+/// Requests and tokens given out, up to a moment; only differences are asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Given {
-    requests: u64,
-    tokens: u64,
+    requests: u32,
+    tokens: u32,
 }
 
 /// What an attempt was charged.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Charge {
     /// Its tokens, estimated.
-    pub(super) tokens: u64,
+    tokens: u32,
     /// What had been given out by then, this attempt included.
     given: Given,
-    /// What was left then, of requests and of tokens, as was thought then.
-    left: [Option<Left>; 2],
-}
-
-/// What was thought to be left of a limit.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Left {
-    amount: f64,
-    /// By how much that had been put right since the beginning.
-    mended: f64,
+    /// What was left then, of requests and of tokens, as was thought then, less what had been put right until then.
+    /// Not a number where nothing was known.
+    left: [f32; 2],
 }
 
 /// What is left of one limit at one moment.
@@ -119,15 +112,19 @@ fn float(count: u64) -> f64 {
     count as f64
 }
 
+fn known(left: f32) -> Option<f64> {
+    Some(left).filter(|left| !left.is_nan()).map(f64::from)
+}
+
 impl Headroom {
     /// The tokens that a request is estimated at.
-    pub(super) fn estimate(&self, demand: Demand) -> u64 {
+    fn estimate(&self, demand: Demand) -> u32 {
         demand.total(self.output)
     }
 
     /// From when on there is room for a request of this kind, as far as is known.
     pub(super) fn fits_at(&self, now: Instant, demand: Demand) -> Instant {
-        self.free_at(now, float(self.estimate(demand)))
+        self.free_at(now, self.estimate(demand).into())
     }
 
     /// From when on there is room for the smallest request.
@@ -172,14 +169,14 @@ impl Headroom {
 
     /// A request was refused for a limit of a rate. `charge` is what it was charged.
     pub(super) fn refused(&mut self, now: Instant, charge: Option<Charge>) {
-        let left = charge.map_or([None; 2], |charge| charge.left);
-        let mut known = [&self.requests, &self.tokens].into_iter().zip(left);
+        let left = charge.map_or([f32::NAN; 2], |charge| charge.left);
+        let mut tanks = [&self.requests, &self.tokens].into_iter().zip(left);
         // A larger request may be refused where there is room for smaller ones; but not by that much.
-        let is_surprise = |(tank, left): (&Option<Tank>, Option<Left>)| match (tank, left) {
-            (Some(tank), Some(left)) => left.amount > tank.most * SURPRISE,
+        let is_surprise = |(tank, left): (&Option<Tank>, f32)| match (tank, known(left)) {
+            (Some(tank), Some(left)) => left + tank.mended > tank.most * SURPRISE,
             _ => true,
         };
-        if self.says_something(now) && known.all(is_surprise) {
+        if self.says_something(now) && tanks.all(is_surprise) {
             self.misled = Some(now + MISLED_FOR);
         }
     }
@@ -192,17 +189,18 @@ impl Headroom {
     /// A request goes out.
     pub(super) fn charge(&mut self, now: Instant, demand: Demand) -> Charge {
         let tokens = self.estimate(demand);
-        self.given.requests += 1;
-        self.given.tokens = self.given.tokens.saturating_add(tokens);
-        let left = [(&mut self.requests, 1.0), (&mut self.tokens, float(tokens))].map(|(tank, amount)| {
-            let tank = tank.as_mut()?;
-            if tank.free_at(now, amount) > now {
-                // There is no room for it: it goes to find out whether that is so.
-                self.trusted = Some(now);
-            }
-            tank.take(now, amount);
-            Some(Left { amount: tank.left, mended: tank.mended })
-        });
+        self.given.requests = self.given.requests.wrapping_add(1);
+        self.given.tokens = self.given.tokens.wrapping_add(tokens);
+        let left =
+            [(&mut self.requests, 1.0), (&mut self.tokens, f64::from(tokens))].map(|(tank, amount)| {
+                let Some(tank) = tank else { return f32::NAN };
+                if tank.free_at(now, amount) > now {
+                    // There is no room for it: it goes to find out whether that is so.
+                    self.trusted = Some(now);
+                }
+                tank.take(now, amount);
+                (tank.left - tank.mended) as f32
+            });
         Charge { tokens, given: self.given, left }
     }
 
@@ -212,7 +210,7 @@ impl Headroom {
         if attempt > self.told_by
             && let Some(tank) = &mut self.tokens
         {
-            tank.take(now, float(used) - float(charge.tokens));
+            tank.take(now, float(used) - f64::from(charge.tokens));
         }
     }
 
@@ -241,18 +239,19 @@ impl Headroom {
         let since = match charge {
             Some(Charge { given, .. }) => {
                 let Given { requests, tokens } = self.given;
-                [requests.saturating_sub(given.requests), tokens.saturating_sub(given.tokens)]
+                [requests.wrapping_sub(given.requests), tokens.wrapping_sub(given.tokens)]
             }
-            None => [u64::from(others).max(self.given.requests), self.given.tokens],
+            None => [others.max(self.given.requests), self.given.tokens],
         };
-        let thought = charge.map_or([None; 2], |charge| charge.left);
+        let thought = charge.map_or([f32::NAN; 2], |charge| charge.left);
         let tanks = [(&mut self.requests, announced.requests), (&mut self.tokens, announced.tokens)];
         let reserves = [0.0, TOKEN_RESERVE];
         for ((((tank, said), since), thought), reserve) in
             tanks.into_iter().zip(since).zip(thought).zip(reserves)
         {
             let Some(said) = said else { continue };
-            *tank = Some(Tank::new(now, sent, &said, tank.as_ref().zip(thought), float(since), reserve));
+            *tank =
+                Some(Tank::new(now, sent, &said, tank.as_ref().zip(known(thought)), since.into(), reserve));
         }
     }
 }
@@ -280,7 +279,7 @@ impl Tank {
         now: Instant,
         sent: Instant,
         said: &Allowance,
-        before: Option<(&Self, Left)>,
+        before: Option<(&Self, f64)>,
         given: f64,
         reserve: f64,
     ) -> Self {
@@ -307,7 +306,7 @@ impl Tank {
         });
         let (left, mended) = match same {
             Some((before, thought)) => {
-                let wrong = remaining - thought.amount - (before.mended - thought.mended);
+                let wrong = remaining - thought - before.mended;
                 ((before.left(now) + wrong).min(most), before.mended + wrong)
             }
             None => {
@@ -404,6 +403,7 @@ mod tests {
     }
 
     fn demand(input: u64) -> Demand {
+        let input = input.try_into().unwrap_or(u32::MAX);
         Demand { input, output: Some(0) }
     }
 

@@ -151,13 +151,14 @@ pub(super) type ByKind<T> = [T; 2];
 /// Which silence of its key an attempt is part of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Part {
-    kind: usize,
+    /// Whether it is of streams.
+    stream: bool,
     number: u32,
 }
 
 impl Part {
     #[cfg(test)]
-    pub(super) const NONE: Self = Self { kind: 0, number: u32::MAX };
+    pub(super) const NONE: Self = Self { stream: false, number: u32::MAX };
 }
 
 impl Pool {
@@ -185,14 +186,14 @@ impl Pool {
         let counts = self.counts();
         let silence = &mut self.slots[slot as usize].silences[kind];
         silence.sent(now, counts);
-        Part { kind, number: silence.number }
+        Part { stream, number: silence.number }
     }
 
     /// A head has come for `ticket`, of an answer that was asked for.
     pub(super) fn note_head(&mut self, ticket: &Ticket, took: Duration) {
         self.heads = self.heads.wrapping_add(1);
         let host = self.slots[ticket.slot as usize].host;
-        self.hosts[host as usize].usual[ticket.part.kind].note(took);
+        self.hosts[host as usize].usual[usize::from(ticket.part.stream)].note(took);
     }
 
     /// The key answers.
@@ -223,8 +224,8 @@ impl Pool {
 
     /// The silence that the attempt is part of, if that lasts.
     fn silence_of(&mut self, ticket: &Ticket) -> Option<&mut Silence> {
-        let Part { kind, number } = ticket.part;
-        let silence = &mut self.slots[ticket.slot as usize].silences[kind];
+        let Part { stream, number } = ticket.part;
+        let silence = &mut self.slots[ticket.slot as usize].silences[usize::from(stream)];
         (silence.number == number && silence.sent > 0).then_some(silence)
     }
 }

@@ -34,7 +34,9 @@ pub fn demand(body: &[u8], output: Option<u64>) -> Demand {
             }
         }
     }
-    Demand { input: text.div_ceil(BYTES_PER_TOKEN) + things * TOKENS_PER_THING, output }
+    let count = |tokens| u32::try_from(tokens).unwrap_or(u32::MAX);
+    let input = text.div_ceil(BYTES_PER_TOKEN) + things * TOKENS_PER_THING;
+    Demand { input: count(input), output: output.map(count) }
 }
 
 /// The first of the next few strings that is large: where it begins, and how long it is.
@@ -74,20 +76,20 @@ mod tests {
         ] {
             for times in 1..4 {
                 let input = demand(body.repeat(times).as_bytes(), None).input;
-                let expected = 1000 * times as u64;
-                assert!((expected..expected + 50 * times as u64).contains(&input), "{times}: {input}");
+                let expected = 1000 * times as u32;
+                assert!((expected..expected + 50 * times as u32).contains(&input), "{times}: {input}");
             }
         }
         for prose in ["what base64 is, and \\\"input_audio\\\". ", "what base64 is. "] {
             let prose = prose.repeat(1000);
-            assert_eq!(demand(prose.as_bytes(), None).input, (prose.len() as u64).div_ceil(4));
+            assert_eq!(demand(prose.as_bytes(), None).input, (prose.len() as u32).div_ceil(4));
         }
     }
 
     proptest! {
         #[test]
         fn any_body_is_estimated(body in r#"(base64|"input_audio"|"|a{500}|,|[a-z])*"#) {
-            let input = demand(body.as_bytes(), None).input;
+            let input = u64::from(demand(body.as_bytes(), None).input);
             prop_assert!(input <= (body.len() as u64).div_ceil(4) + 1000 * body.matches("base64").count() as u64
                 + 1000 * body.matches("\"input_audio\"").count() as u64);
         }

@@ -100,8 +100,8 @@ impl Tail {
             Media::Events => self.events,
             Media::Json => self.bytes / BYTES_PER_TOKEN,
         };
-        let output = demand.output.map_or(output, |most| output.min(most));
-        let estimate = Usage { input: demand.input, output, cached_input: 0 };
+        let output = demand.output.map_or(output, |most| output.min(most.into()));
+        let estimate = Usage { input: demand.input.into(), output, cached_input: 0 };
         self.finish().map_or(Cost::Estimated(estimate), Cost::Told)
     }
 

@@ -80,7 +80,7 @@ struct Line {
     /// What the error inside the answer means.
     failure: Option<Class>,
     /// What it has cost, where that was asked.
-    cost: Option<Cost>,
+    cost: Option<Box<Cost>>,
     /// Why it was which key, where the client is told; empty: not known yet.
     why: Option<Box<str>>,
     /// Cancelled when the time to finish requests is over.
@@ -216,7 +216,7 @@ impl Access {
 
     /// What the answer has cost.
     pub fn cost(&mut self, cost: Cost) {
-        self.0.cost = Some(cost);
+        self.0.cost = Some(Box::new(cost));
     }
 
     /// How it ended; unsaid, the client left. After an error in the answer nothing else counts.
@@ -307,9 +307,9 @@ impl Drop for Access {
                     head_ms = line.head.map(|head| head.as_secs_f64() * 1e3),
                     duration_ms = took.as_secs_f64() * 1e3,
                     bytes = line.sent,
-                    input_tokens = line.cost.map(|cost| cost.usage().input),
-                    output_tokens = line.cost.map(|cost| cost.usage().output),
-                    tokens = line.cost.as_ref().map(Cost::as_str),
+                    input_tokens = line.cost.as_ref().map(|cost| cost.usage().input),
+                    output_tokens = line.cost.as_ref().map(|cost| cost.usage().output),
+                    tokens = line.cost.as_ref().map(|cost| cost.as_str()),
                     ending = line.ending.as_str(),
                     verdict = line.failure.map(Class::as_str),
                     $message
