@@ -169,14 +169,18 @@ impl Headroom {
 
     /// A request was refused for a limit of a rate. `charge` is what it was charged.
     pub(super) fn refused(&mut self, now: Instant, charge: Option<Charge>) {
-        let left = charge.map_or([f32::NAN; 2], |charge| charge.left);
-        let mut tanks = [&self.requests, &self.tokens].into_iter().zip(left);
-        // A larger request may be refused where there is room for smaller ones; but not by that much.
-        let is_surprise = |(tank, left): (&Option<Tank>, f32)| match (tank, known(left)) {
-            (Some(tank), Some(left)) => left + tank.mended > tank.most * SURPRISE,
-            _ => true,
-        };
-        if self.says_something(now) && tanks.all(is_surprise) {
+        let Some(charge) = charge else { return };
+        let tanks = [&self.requests, &self.tokens].into_iter().zip(charge.left);
+        let thought = tanks.filter_map(|(tank, left)| tank.as_ref().zip(known(left)));
+        let (mut is_known, mut is_surprise) = (false, true);
+        for (tank, left) in thought {
+            is_known = true;
+            // A larger request may be refused where there is room for smaller ones, but not by that much. And where a
+            // window begins is known roughly; its refusals end with it.
+            let is_window = matches!(tank.back, Back::AllAt(..));
+            is_surprise &= !is_window && left + tank.mended > tank.most * SURPRISE;
+        }
+        if is_known && is_surprise {
             self.misled = Some(now + MISLED_FOR);
         }
     }
@@ -250,6 +254,9 @@ impl Headroom {
             tanks.into_iter().zip(since).zip(thought).zip(reserves)
         {
             let Some(said) = said else { continue };
+            if tank.as_ref().is_some_and(|tank| tank.has_begun_anew_since(now, sent)) {
+                continue;
+            }
             *tank =
                 Some(Tank::new(now, sent, &said, tank.as_ref().zip(known(thought)), since.into(), reserve));
         }
@@ -299,12 +306,7 @@ impl Tank {
             _ => Back::Unknown,
         };
         let until = now + reset.map_or(KEPT, |reset| reset.max(KEPT)) + AND_THEN;
-        // What was thought of the window before says nothing of this one.
-        let same = before.filter(|(before, _)| match before.back {
-            Back::AllAt(reset, window) => sent + window >= reset && now < reset,
-            Back::Steadily(_) | Back::Unknown => true,
-        });
-        let (left, mended) = match same {
+        let (left, mended) = match before {
             Some((before, thought)) => {
                 let wrong = remaining - thought - before.mended;
                 ((before.left(now) + wrong).min(most), before.mended + wrong)
@@ -317,6 +319,16 @@ impl Tank {
         };
         let reserve = if most.is_finite() { most * reserve } else { 0.0 };
         Self { left, at: now, mended, reserve, most, back, until }
+    }
+
+    /// Whether the window in which something was `sent` then is over: what was said of that is no longer true.
+    fn has_begun_anew_since(&self, now: Instant, sent: Instant) -> bool {
+        self.is_known(now)
+            && match self.back {
+                Back::AllAt(reset, _) if now >= reset => sent < reset,
+                Back::AllAt(reset, window) => sent + window < reset,
+                Back::Steadily(_) | Back::Unknown => false,
+            }
     }
 
     fn is_known(&self, now: Instant) -> bool {
@@ -463,6 +475,33 @@ mod tests {
             headroom.charge(reset, demand(0));
         }
         assert!(headroom.fits_at(reset, demand(0)) > reset);
+    }
+
+    #[test]
+    fn what_is_said_of_a_window_that_is_over_is_not_true_of_the_next() {
+        let (mut headroom, now) = told(&requests(window(60, 1, SECOND * 30)));
+        let late = headroom.charge(now, demand(0));
+        let reset = now + SECOND * 30;
+        headroom.charge(reset, demand(0));
+        headroom.announced(reset + SECOND, (2, now), Some(late), 0, &requests(window(60, 0, SECOND)));
+        let [left, _] = headroom.rooms(reset + SECOND);
+        assert_eq!(left.map(|left| left.left), Some(59.0));
+    }
+
+    #[test]
+    fn only_what_was_known_can_mislead() {
+        let (mut headroom, now) = told(&requests(steady(60, 50, SECOND * 10)));
+        assert!(headroom.guides(now));
+        // One that went before anything was known.
+        headroom.refused(now, None);
+        assert!(headroom.guides(now));
+        let charge = headroom.charge(now, demand(0));
+        headroom.refused(now, Some(charge));
+        assert!(!headroom.guides(now));
+        let later = now + MISLED_FOR;
+        let charge = headroom.charge(later, demand(0));
+        headroom.announced(later, (2, later), Some(charge), 0, &requests(steady(60, 50, SECOND * 10)));
+        assert!(headroom.guides(later));
     }
 
     #[test]
