@@ -266,8 +266,9 @@ impl Contender for Ours<'_> {
         let mut request = self.requests[id.index()].take().expect("it is under way");
         let Out { ticket, .. } = request.out.take().expect("it was called");
         let usage = Usage { input: count(world.request(id).tokens), ..Usage::default() };
-        self.pool.used(world.now(), &ticket, &request.want(), &usage);
+        let used = self.pool.used(world.now(), &ticket, &request.want(), &usage);
         let effects = self.pool.settle(world.now(), ticket, Outcome::Good, &request.want());
+        self.carry_out(world, used);
         self.carry_out(world, effects);
     }
 

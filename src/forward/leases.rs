@@ -401,7 +401,9 @@ impl Lease {
     /// What its answer has cost, as that says.
     pub(super) fn used(&self, usage: &Usage) {
         if let Some(ticket) = &self.ticket {
-            self.pool.lock().pool.used(self.pool.clock.mono(), ticket, &self.ask.want(&[], &[]), usage);
+            let now = self.pool.clock.mono();
+            let effects = self.pool.lock().pool.used(now, ticket, &self.ask.want(&[], &[]), usage);
+            self.pool.carry_out(effects);
         }
     }
 

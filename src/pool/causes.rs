@@ -112,8 +112,9 @@ impl Pool {
         let Some((set, _)) = self.routing.find(want.model) else { return Causes::default() };
         let asking = self.asking(want);
         let at = self.rotation_of(set, want.model) as usize;
-        if let Some((taken, changes, causes)) = &self.rotations[at].causes
-            && *changes == self.changes
+        let model = self.limits.look_up(want.model);
+        if let Some((taken, changes, of, causes)) = &self.rotations[at].causes
+            && (*changes, *of) == (self.changes, model)
             && now.saturating_duration_since(*taken) < CAUSES_KEPT
         {
             return causes.clone();
@@ -145,7 +146,7 @@ impl Pool {
             }
         }
         causes.resting.sort_unstable();
-        self.rotations[at].causes = Some((now, self.changes, causes.clone()));
+        self.rotations[at].causes = Some((now, self.changes, model, causes.clone()));
         causes
     }
 

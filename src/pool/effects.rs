@@ -209,7 +209,7 @@ impl Pool {
         let (account, key) = (slot.account, Arc::clone(&slot.key));
         let limit = self.limits.entry(now, account, model);
         if word.reason == Reason::RateLimited {
-            limit.headroom.refused(now, ticket.charge);
+            limit.headroom.refused(now, ticket.charge.filter(|_| ticket.account == account));
         }
         let (began, sooner) = limit.cooling.refused(now, ticket, word);
         let until = limit.until(now);
@@ -250,12 +250,12 @@ impl Pool {
         now: Instant,
         account: u32,
         model: &str,
-        until: Instant,
+        until: Option<Instant>,
         effects: &mut Effects,
     ) {
         let fits = |set| self.overlays[set as usize].contains_key(model) || self.has_room_for(now, set);
         if self.sets_of(model).all(fits) {
-            self.mark(now, account, model, Some(until), effects);
+            self.mark(now, account, model, until, effects);
         }
     }
 

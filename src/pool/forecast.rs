@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::{
     Effects, Pool, Ticket, Want,
     headroom::{Charge, Headroom},
-    limits::ModelHash,
+    limits::{Limit, ModelHash},
 };
 use crate::types::{Announced, Usage};
 
@@ -31,47 +31,97 @@ impl Pool {
         // What was charged to another account is not in this one's numbers.
         let charge = ticket.charge.filter(|_| ticket.account == account);
         let others = if charge.is_some() { 0 } else { self.in_flight_of(account).saturating_sub(1) };
-        let limit = self.limits.entry(now, account, model);
-        let opened = limit.headroom.opens_at(now);
-        let attempt = (ticket.id, ticket.started);
-        limit.headroom.announced(now, attempt, charge, others, announced);
-        let opens = limit.headroom.opens_at(now);
-        let is_scarce = limit.headroom.share(now).is_some_and(|share| share < SCARCE);
-        if is_scarce {
-            self.mark_if_cheap(now, account, model, opens.max(now + SCARCE_FOR), &mut effects);
-        }
-        if opens < opened {
-            self.tell_for_model(account, model, &mut effects);
-        }
-        if self.lines.waiting() > 0 {
-            // Who waits for more room than there was may find it.
-            for set in self.sets_of(model) {
-                self.lines.wake(self.rotation_of(set, Some(model)), &mut effects.wake);
-            }
+        self.limits.entry(now, account, model);
+        self.with_headroom(now, account, want, &mut effects, |headroom| {
+            let attempt = (ticket.id, ticket.started);
+            headroom.announced(now, attempt, charge, others, announced);
+        });
+        let is_scarce = |limit: &Limit| {
+            let share = limit.headroom.share(now);
+            share.is_some_and(|share| share < SCARCE) || limit.headroom.opens_at(now) > now
+        };
+        if self.limits.named_mut(account, Some(model)).is_some_and(|limit| is_scarce(limit)) {
+            self.mark_scarce(now, account, model, &mut effects);
         }
         effects
+    }
+
+    /// What an attempt has used, as its answer says at its end.
+    pub fn used(&mut self, now: Instant, ticket: &Ticket, want: &Want<'_>, usage: &Usage) -> Effects {
+        let mut effects = Effects::default();
+        self.with_headroom(now, ticket.account, want, &mut effects, |headroom| {
+            headroom.note_output(usage.output);
+            if let Some(charge) = ticket.charge {
+                headroom.settle(now, ticket.id, charge, usage.total());
+            }
+        });
+        effects
+    }
+
+    /// It was refused: no tokens were used.
+    pub(super) fn used_nothing(
+        &mut self,
+        now: Instant,
+        ticket: &Ticket,
+        want: &Want<'_>,
+        effects: &mut Effects,
+    ) {
+        if let Some(charge) = ticket.charge {
+            self.with_headroom(now, ticket.account, want, effects, |headroom| {
+                headroom.settle(now, ticket.id, charge, 0);
+            });
+        }
+    }
+
+    /// It was never sent.
+    pub(super) fn used_no_request(
+        &mut self,
+        now: Instant,
+        ticket: &Ticket,
+        want: &Want<'_>,
+        effects: &mut Effects,
+    ) {
+        if let Some(charge) = ticket.charge {
+            self.with_headroom(now, ticket.account, want, effects, |headroom| {
+                headroom.refund(now, ticket.id, charge);
+            });
+        }
+    }
+
+    /// Changes what is known, and tells those for whom there is room sooner by that.
+    fn with_headroom(
+        &mut self,
+        now: Instant,
+        account: u32,
+        want: &Want<'_>,
+        effects: &mut Effects,
+        change: impl FnOnce(&mut Headroom),
+    ) {
+        let Some((model, limit)) = want.model.zip(self.limits.named_mut(account, want.model)) else { return };
+        let before = limit.free_at(now);
+        change(&mut limit.headroom);
+        let after = limit.free_at(now);
+        if after.is_some_and(|after| before.is_none_or(|before| after < before)) {
+            self.tell_for_model(account, model, effects);
+        }
+        self.tell_of_room(want, effects);
+    }
+
+    /// The model gets rotations of its own wherever the account serves it, if they cost nobody else's.
+    pub(super) fn mark_scarce(&mut self, now: Instant, account: u32, model: &str, effects: &mut Effects) {
+        let opens = self.limits.named_mut(account, Some(model)).map(|limit| limit.headroom.opens_at(now));
+        self.mark_if_cheap(now, account, model, opens.max(Some(now + SCARCE_FOR)), effects);
     }
 
     fn in_flight_of(&self, account: u32) -> u32 {
         self.accounts.get(account).slots.iter().map(|slot| self.slots[*slot as usize].in_flight).sum()
     }
 
-    /// What an attempt has used, as its answer says at its end.
-    pub fn used(&mut self, now: Instant, ticket: &Ticket, want: &Want<'_>, usage: &Usage) {
-        let limit = self.limits.named_mut(ticket.account, want.model);
-        if let Some(limit) = limit {
-            limit.headroom.note_output(usage.output);
-            if let Some(charge) = ticket.charge {
-                limit.headroom.settle(now, ticket.id, charge, usage.total());
-            }
-        }
-    }
-
-    /// It was refused: no tokens were used.
-    pub(super) fn used_nothing(&mut self, now: Instant, ticket: &Ticket, want: &Want<'_>) {
-        let charged = ticket.charge.zip(self.limits.named_mut(ticket.account, want.model));
-        if let Some((charge, limit)) = charged {
-            limit.headroom.settle(now, ticket.id, charge, 0);
+    /// Who waits for more room than there was may find it.
+    fn tell_of_room(&self, want: &Want<'_>, effects: &mut Effects) {
+        let Some(model) = want.model.filter(|_| self.lines.waiting() > 0) else { return };
+        for set in self.sets_of(model) {
+            self.lines.wake(self.rotation_of(set, Some(model)), &mut effects.wake);
         }
     }
 

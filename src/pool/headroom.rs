@@ -32,6 +32,8 @@ const TOKEN_RESERVE: f64 = 0.02;
 const SURPRISE: f64 = 0.05;
 /// … and then for so long there may be a limit that no answer speaks of.
 const MISLED_FOR: Duration = Duration::from_secs(10 * 60);
+/// No answer is longer, whatever it says.
+const LONGEST_OUTPUT: u64 = 1 << 20;
 /// The weight of the newest output in the average.
 const OUTPUT_ALPHA: f64 = 0.1;
 
@@ -50,9 +52,11 @@ pub(super) struct Headroom {
     output: Option<f64>,
     /// Until then it is not the only guide.
     misled: Option<Instant>,
+    /// How many tanks there have been.
+    tanks: u16,
 }
 
-/// Requests and tokens given out, up to a moment; only differences are asked for.
+/// Requests and tokens given out, up to a moment. They may overflow: only differences are asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Given {
     requests: u32,
@@ -62,13 +66,15 @@ pub(super) struct Given {
 /// What an attempt was charged.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Charge {
-    /// Its tokens, estimated.
+    /// The tokens that were taken off for it.
     tokens: u32,
     /// What had been given out by then, this attempt included.
     given: Given,
     /// What was left then, of requests and of tokens, as was thought then, less what had been put right until then.
     /// Not a number where nothing was known.
     left: [f32; 2],
+    /// Of which tanks that is.
+    of: [u16; 2],
 }
 
 /// What is left of one limit at one moment.
@@ -83,6 +89,8 @@ pub struct Room {
 /// One limit, as the upstream keeps it.
 #[derive(Debug, Clone, Copy)]
 struct Tank {
+    /// Its number: what is known of one says nothing of another.
+    number: u16,
     left: f64,
     at: Instant,
     /// By how much answers have put it right.
@@ -192,20 +200,35 @@ impl Headroom {
 
     /// A request goes out.
     pub(super) fn charge(&mut self, now: Instant, demand: Demand) -> Charge {
-        let tokens = self.estimate(demand);
+        // Of what asks for more than there ever is, no more is taken off: it will be refused, or asked for too much.
+        let most = self.tokens.as_ref().map_or(f64::INFINITY, |tank| tank.most);
+        let tokens = f64::from(self.estimate(demand)).min(most) as u32;
         self.given.requests = self.given.requests.wrapping_add(1);
         self.given.tokens = self.given.tokens.wrapping_add(tokens);
-        let left =
-            [(&mut self.requests, 1.0), (&mut self.tokens, f64::from(tokens))].map(|(tank, amount)| {
-                let Some(tank) = tank else { return f32::NAN };
-                if tank.free_at(now, amount) > now {
-                    // There is no room for it: it goes to find out whether that is so.
-                    self.trusted = Some(now);
+        let (mut left, mut of) = ([f32::NAN; 2], [0; 2]);
+        let amounts = [(&mut self.requests, 1.0), (&mut self.tokens, f64::from(tokens))];
+        for (at, (tank, amount)) in amounts.into_iter().enumerate() {
+            let Some(tank) = tank else { continue };
+            if tank.free_at(now, amount) > now {
+                // There is no room for it: it goes to find out whether that is so.
+                self.trusted = Some(now);
+            }
+            tank.take(now, amount);
+            (left[at], of[at]) = ((tank.left - tank.mended) as f32, tank.number);
+        }
+        Charge { tokens, given: self.given, left, of }
+    }
+
+    /// Nothing was sent. What was charged is given back, unless an answer has spoken since.
+    pub(super) fn refund(&mut self, now: Instant, attempt: u64, charge: Charge) {
+        if attempt > self.told_by {
+            let amounts = [(&mut self.requests, 1.0), (&mut self.tokens, f64::from(charge.tokens))];
+            for (tank, amount) in amounts {
+                if let Some(tank) = tank {
+                    tank.take(now, -amount);
                 }
-                tank.take(now, amount);
-                (tank.left - tank.mended) as f32
-            });
-        Charge { tokens, given: self.given, left }
+            }
+        }
     }
 
     /// Of what an attempt was charged, so many tokens were used in the end. The difference counts until an answer
@@ -220,7 +243,7 @@ impl Headroom {
 
     /// An answer had so many tokens.
     pub(super) fn note_output(&mut self, tokens: u64) {
-        let tokens = float(tokens);
+        let tokens = float(tokens.min(LONGEST_OUTPUT));
         self.output = Some(self.output.map_or(tokens, |mean| mean + OUTPUT_ALPHA * (tokens - mean)));
     }
 
@@ -234,8 +257,9 @@ impl Headroom {
         others: u32,
         announced: &Announced,
     ) {
-        if attempt < self.told_by || announced.is_empty() {
-            // A later one knows better.
+        // A later one knows better; and so does one that was charged, where any was.
+        let is_late = charge.is_none() && self.given.requests > 0 && self.says_something(now);
+        if attempt < self.told_by || announced.is_empty() || is_late {
             return;
         }
         self.told_by = attempt;
@@ -245,9 +269,10 @@ impl Headroom {
                 let Given { requests, tokens } = self.given;
                 [requests.wrapping_sub(given.requests), tokens.wrapping_sub(given.tokens)]
             }
-            None => [others.max(self.given.requests), self.given.tokens],
+            None => [others, 0],
         };
-        let thought = charge.map_or([f32::NAN; 2], |charge| charge.left);
+        let thought =
+            charge.map_or([(f32::NAN, 0); 2], |Charge { left, of, .. }| [(left[0], of[0]), (left[1], of[1])]);
         let tanks = [(&mut self.requests, announced.requests), (&mut self.tokens, announced.tokens)];
         let reserves = [0.0, TOKEN_RESERVE];
         for ((((tank, said), since), thought), reserve) in
@@ -257,8 +282,14 @@ impl Headroom {
             if tank.as_ref().is_some_and(|tank| tank.has_begun_anew_since(now, sent)) {
                 continue;
             }
-            *tank =
-                Some(Tank::new(now, sent, &said, tank.as_ref().zip(known(thought)), since.into(), reserve));
+            let (thought, of) = thought;
+            let before = tank.as_ref().filter(|tank| tank.number == of).zip(known(thought));
+            let mut filled = Tank::new(now, sent, &said, before, since.into(), reserve);
+            if filled.number == 0 {
+                self.tanks = self.tanks.wrapping_add(1).max(1);
+                filled.number = self.tanks;
+            }
+            *tank = Some(filled);
         }
     }
 }
@@ -280,8 +311,8 @@ fn rate(most: f64, used: f64, reset: Duration, known: Option<Back>) -> Back {
 }
 
 impl Tank {
-    /// As an answer to a request that was `sent` then says. Where this is the first word, `given` has been given out
-    /// since; else what was thought then is compared with it.
+    /// As an answer to a request that was `sent` then says. What was thought `before` is compared with it; a new one,
+    /// since whose answer's request so much was `given` out, has no number yet.
     fn new(
         now: Instant,
         sent: Instant,
@@ -306,6 +337,7 @@ impl Tank {
             _ => Back::Unknown,
         };
         let until = now + reset.map_or(KEPT, |reset| reset.max(KEPT)) + AND_THEN;
+        let number = before.map_or(0, |(before, _)| before.number);
         let (left, mended) = match before {
             Some((before, thought)) => {
                 let wrong = remaining - thought - before.mended;
@@ -318,7 +350,7 @@ impl Tank {
             }
         };
         let reserve = if most.is_finite() { most * reserve } else { 0.0 };
-        Self { left, at: now, mended, reserve, most, back, until }
+        Self { number, left, at: now, mended, reserve, most, back, until }
     }
 
     /// Whether the window in which something was `sent` then is over: what was said of that is no longer true.
@@ -360,24 +392,29 @@ impl Tank {
             return now;
         }
         // The same moment, whenever it is asked for: who waits until then must find it so.
-        match self.back {
+        let there = match self.back {
             Back::Steadily(rate) => {
                 let wait = (amount - self.left) / rate;
                 // What takes for ever is unknown.
                 let wait = Duration::try_from_secs_f64(wait);
-                wait.map_or(now, |wait| (self.at + wait + Duration::from_nanos(1)).max(now))
+                wait.map_or(now, |wait| self.at + wait + Duration::from_nanos(1))
             }
             Back::AllAt(reset, _) => reset,
             Back::Unknown => now,
-        }
+        };
+        there.min(self.until).max(now)
     }
 
     fn take(&mut self, now: Instant, amount: f64) {
-        self.left = self.left(now) - amount;
+        self.left = (self.left(now) - amount).min(self.most);
         self.at = now;
         if let Back::AllAt(reset, window) = &mut self.back
             && now >= *reset
         {
+            if self.most.is_infinite() {
+                // How much is in the new window nobody has said.
+                self.until = now;
+            }
             let next = *reset + *window;
             *reset = if next > now { next } else { now + *window };
         }
@@ -502,6 +539,83 @@ mod tests {
         let charge = headroom.charge(later, demand(0));
         headroom.announced(later, (2, later), Some(charge), 0, &requests(steady(60, 50, SECOND * 10)));
         assert!(headroom.guides(later));
+    }
+
+    #[test]
+    fn the_numbers_tell_a_day_from_a_minute() {
+        let per_second = |limit: f64, left: f64, millis| match rate(
+            limit,
+            limit - left,
+            Duration::from_millis(millis),
+            None,
+        ) {
+            Back::Steadily(rate) => rate,
+            _ => 0.0,
+        };
+        // Groq counts requests per day and tokens per minute, under names that don't tell.
+        assert_eq!(per_second(14_400.0, 14_370.0, 179_560), 14_400.0 / 86_400.0);
+        assert_eq!(per_second(18_000.0, 15_702.0, 7_660), 18_000.0 / 60.0);
+        // A small account of OpenAI's; Azure, which rounds to seconds.
+        assert_eq!(per_second(10_000.0, 9_999.0, 8_640), 10_000.0 / 86_400.0);
+        assert_eq!(per_second(1_500_000.0, 745_399.0, 30_000), 1_500_000.0 / 60.0);
+        // Nothing that is known.
+        assert_eq!(per_second(100.0, 50.0, 5_000), 10.0);
+    }
+
+    #[test]
+    fn whoever_asks_for_more_than_there_is_takes_no_more_than_that() {
+        let (mut headroom, now) = told(&tokens(steady(30_000, 30_000, Duration::ZERO)));
+        headroom.announced(now, (2, now), None, 0, &tokens(steady(30_000, 20_000, SECOND * 20)));
+        let charge = headroom.charge(now, Demand { input: 1, output: Some(u32::MAX) });
+        let [_, left] = headroom.rooms(now);
+        assert!(left.unwrap().left >= -10_000.0);
+        // It is refused for that.
+        headroom.settle(now, 3, charge, 0);
+        assert_eq!(headroom.fits_at(now, demand(1_000)), now);
+        assert_eq!(headroom.rooms(now)[1].map(|left| left.left), Some(20_000.0));
+    }
+
+    #[test]
+    fn what_was_thought_of_one_limit_says_nothing_of_another() {
+        let (mut headroom, now) = told(&tokens(steady(1_000_000, 900_000, SECOND * 6)));
+        let charges = [(); 3].map(|()| headroom.charge(now, demand(100)));
+        // Another limit has less left, and is spoken of from now on.
+        headroom.announced(now, (2, now), Some(charges[0]), 0, &tokens(steady(60_000, 9_900, SECOND * 50)));
+        assert_eq!(headroom.rooms(now)[1].map(|left| left.left), Some(9_700.0));
+        headroom.announced(now, (3, now), Some(charges[1]), 0, &tokens(steady(60_000, 9_800, SECOND * 50)));
+        assert_eq!(headroom.rooms(now)[1].map(|left| left.left), Some(9_700.0));
+    }
+
+    #[test]
+    fn who_joins_late_empties_nobody() {
+        let (mut headroom, now) = told(&requests(steady(500, 400, SECOND * 12)));
+        for _ in 0..100 {
+            headroom.charge(now, demand(0));
+        }
+        headroom.announced(now, (500, now), None, 7, &requests(steady(500, 250, SECOND * 30)));
+        assert_eq!(headroom.rooms(now)[0].map(|left| left.left), Some(300.0));
+    }
+
+    #[test]
+    fn what_was_never_sent_is_given_back() {
+        let (mut headroom, now) = told(&requests(steady(60, 1, SECOND * 59)));
+        let charge = headroom.charge(now, demand(0));
+        assert!(headroom.fits_at(now, demand(0)) > now);
+        headroom.refund(now, 2, charge);
+        assert_eq!(headroom.fits_at(now, demand(0)), now);
+    }
+
+    #[test]
+    fn a_window_of_unknown_size_is_unknown_when_it_begins_anew() {
+        let (mut headroom, now) = told(&requests(Allowance { limit: None, ..window(9, 0, SECOND * 5) }));
+        assert!(headroom.fits_at(now, demand(0)) > now);
+        let reset = now + SECOND * 5;
+        assert_eq!(headroom.fits_at(reset, demand(0)), reset);
+        headroom.charge(reset, demand(0));
+        let charge = headroom.charge(reset, demand(0));
+        let none = requests(Allowance { limit: None, ..window(9, 0, SECOND * 59) });
+        headroom.announced(reset, (9, reset), Some(charge), 0, &none);
+        assert!(headroom.fits_at(reset, demand(0)) > reset);
     }
 
     #[test]

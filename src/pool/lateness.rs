@@ -25,8 +25,10 @@ const LEAST: Duration = Duration::from_millis(100);
 const LONE: f64 = 4.0;
 /// So many heads must have come elsewhere meanwhile, or one for each attempt.
 const WITNESSES: u32 = 3;
-/// A late key is tried again after this time, and then each time after twice as long.
+/// A late key is tried again after this time, then each time after about twice as long, …
 const FIRST_RETRY: Duration = Duration::from_secs(1);
+/// … and never later than that.
+const LAST_RETRY: Duration = Duration::from_secs(60);
 
 /// How long heads take at one host: an average, and how far they are from it.
 #[derive(Debug, Clone, Copy, Default)]
@@ -140,7 +142,7 @@ impl Silence {
     fn is_due(&self, now: Instant) -> bool {
         self.began.is_none_or(|began| {
             let last_sent = self.last_sent.duration();
-            now.saturating_duration_since(began + last_sent) >= last_sent.max(FIRST_RETRY)
+            now.saturating_duration_since(began + last_sent) >= last_sent.clamp(FIRST_RETRY, LAST_RETRY)
         })
     }
 }

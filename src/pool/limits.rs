@@ -99,6 +99,16 @@ impl Limit {
         if self.headroom.guides(now) { self.cooling.rested(now) } else { self.cooling.leave(now) }
     }
 
+    /// From when on its account may be asked, for all that is known of this model. `None`: when its probe is back.
+    pub(super) fn free_at(&self, now: Instant) -> Option<Instant> {
+        let opens = self.headroom.opens_at(now);
+        match self.leave(now) {
+            Leave::Free | Leave::Probe => Some(opens),
+            Leave::NotBefore(until) => Some(opens.max(until)),
+            Leave::Blocked => None,
+        }
+    }
+
     fn says_something(&self, now: Instant) -> bool {
         self.cooling.current(now).is_some()
             || self.cooling.interval().is_some()

@@ -95,6 +95,8 @@ pub struct Pool {
     aside: Vec<u32>,
     /// The same, for those whose accounts have no room for the request.
     without_room: Vec<u32>,
+    /// When the last pick found nobody, and an account that had no room then.
+    without_room_of: Option<(Instant, u32)>,
 }
 
 #[derive(Debug)]
@@ -143,6 +145,7 @@ impl Pool {
             rests_begun: [0; Reason::ALL.len()],
             aside: Vec::new(),
             without_room: Vec::new(),
+            without_room_of: None,
         };
         for (set, members) in sets.iter().enumerate() {
             let order = pool.order(members);
@@ -206,9 +209,16 @@ impl Pool {
     /// [`LineFull`] when as many as the settings allow are waiting, and no client has more of them than this one.
     pub fn join(&mut self, want: &Want<'_>) -> Result<Vec<Arrival>, LineFull> {
         let Some((set, _)) = self.routing.find(want.model) else { return Ok(Vec::new()) };
+        let mut effects = Effects::default();
+        if let Some(((now, account), model)) = self.without_room_of.take().zip(want.model) {
+            // Who wants another model doesn't wait for this one's room.
+            self.mark_scarce(now, account, model, &mut effects);
+        }
         let at = self.rotation_of(set, want.model);
         let most = self.settings.max_waiting.get();
-        self.lines.join(at, want.arrival, want.has_returned(), want.model, most)
+        let mut wake = self.lines.join(at, want.arrival, want.has_returned(), want.model, most)?;
+        wake.extend(effects.wake);
+        Ok(wake)
     }
 
     /// Leaves the line, whether with a key or without. Returns who should now ask: the next in it.
@@ -272,6 +282,7 @@ impl Pool {
                 }
             }
             Outcome::Harmless => {
+                self.used_nothing(now, &ticket, want, &mut effects);
                 // Who was asked as a probe and answered is alive.
                 if ticket.probes.any_rest() {
                     self.works(now, &mut ticket, want, &mut effects);
@@ -279,6 +290,7 @@ impl Pool {
                 self.host_works(now, &mut ticket, &mut effects);
             }
             Outcome::Denied => {
+                self.used_nothing(now, &ticket, want, &mut effects);
                 self.slots[ticket.slot as usize].deny(now, want.purpose);
                 // Whose permissions were looked up is alive.
                 if ticket.probes.key {
@@ -288,13 +300,19 @@ impl Pool {
             }
             Outcome::Rest { reason, of, named } => {
                 self.host_works(now, &mut ticket, &mut effects);
-                self.used_nothing(now, &ticket, want);
+                self.used_nothing(now, &ticket, want, &mut effects);
                 self.rest(now, &mut ticket, (of, Word { reason, named }), want, &mut effects);
             }
             Outcome::Failed(trouble) => self.failed(now, &mut ticket, trouble, &mut effects),
-            Outcome::HostFailed(trouble) => self.host_failed(now, &mut ticket, trouble, &mut effects),
+            Outcome::HostFailed(trouble) => {
+                self.used_nothing(now, &ticket, want, &mut effects);
+                self.host_failed(now, &mut ticket, trouble, &mut effects);
+            }
             Outcome::Abandoned => {}
-            Outcome::Unused => self.refund(ticket.slot, &mut effects),
+            Outcome::Unused => {
+                self.used_no_request(now, &ticket, want, &mut effects);
+                self.refund(ticket.slot, &mut effects);
+            }
         }
         self.return_probes(now, &ticket, want, &mut effects);
         for twin in family(&self.slots, ticket.slot) {

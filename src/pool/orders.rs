@@ -25,7 +25,7 @@ pub(super) struct Order {
     /// The time between two turns in a line, and when it was found.
     pub(super) pace: Option<(Instant, Duration)>,
     /// Why none is free, when that was found, and after how many changes.
-    pub(super) causes: Option<(Instant, u64, Causes)>,
+    pub(super) causes: Option<(Instant, u64, Option<ModelHash>, Causes)>,
     /// The member that last gave reason to hope.
     pub(super) hope: u32,
 }

@@ -81,6 +81,11 @@ impl Pool {
             found = self.look(Among::OnTrial, ALL_TIERS, at, now, asking, &mut aside);
         }
         let mut without_room = std::mem::take(&mut self.without_room);
+        let short = without_room.first().filter(|_| found.is_none());
+        self.without_room_of = short.map(|member| {
+            let slot = self.rotations[at as usize].rotation.members[*member as usize].slot;
+            (now, self.slots[slot as usize].account)
+        });
         if !aside.is_empty() || !without_room.is_empty() {
             found = found.or_else(|| self.best_of(at, want, &mut aside));
             // So that the next request that looks sees others.
@@ -476,13 +481,40 @@ impl Pool {
                     self.rotations[at as usize].rotation.unpark(member);
                     self.fits_at(at, member, now, asking)
                 }
-                Leave::NotBefore(same) if same == until => until,
+                Leave::NotBefore(same) if same == until => {
+                    return self.first_to_fit(at, lane, now, asking, first);
+                }
                 Leave::NotBefore(_) | Leave::Blocked => {
                     self.park(at, member, leave);
                     continue;
                 }
             };
             return Some(first.map_or(free, |first| first.min(free)));
+        }
+        first
+    }
+
+    /// The first moment, `first` or sooner, at which one of those who are parked is back and has room for the request.
+    fn first_to_fit(
+        &self,
+        at: u32,
+        lane: u32,
+        now: Instant,
+        asking: Asking<'_>,
+        mut first: Option<Instant>,
+    ) -> Option<Instant> {
+        let parked = self.rotations[at as usize].rotation.parked(lane);
+        for (until, member) in parked.take(PASSED_OVER) {
+            if first.is_some_and(|first| first <= until) {
+                break;
+            }
+            let back = match self.standing(at, member, now).0 {
+                Leave::Free | Leave::Probe => now,
+                Leave::NotBefore(until) => until,
+                Leave::Blocked => continue,
+            };
+            let fits = back.max(self.fits_at(at, member, now, asking));
+            first = Some(first.map_or(fits, |first| first.min(fits)));
         }
         first
     }

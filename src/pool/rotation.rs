@@ -364,6 +364,11 @@ impl Rotation {
         self.enter(member);
     }
 
+    /// Those of `lane` who are parked, and until when, as far as was known then.
+    pub(super) fn parked(&self, lane: u32) -> impl Iterator<Item = (Instant, u32)> {
+        self.lanes[lane as usize].parked.iter().copied()
+    }
+
     /// The member of `lane` that comes back first, and when.
     pub(super) fn first_parked(&self, lane: u32) -> Option<(Instant, u32)> {
         self.lanes[lane as usize].parked.first().copied()

@@ -27,7 +27,11 @@ pub fn demand(body: &[u8], output: Option<u64>) -> Demand {
             let mut from = 0;
             while let Some(at) = mark.find(&body[from..]) {
                 from += at + mark.needle().len();
-                let Some((start, length)) = large_string(&body[from..]) else { continue };
+                let Some((start, length)) = large_string(&body[from..]) else {
+                    // The next mark in the same string would find the same.
+                    from = memchr(b'"', &body[from..]).map_or(body.len(), |quote| from + quote);
+                    continue;
+                };
                 text = text.saturating_sub(length as u64);
                 things += 1;
                 from += start + length;
@@ -43,7 +47,7 @@ pub fn demand(body: &[u8], output: Option<u64>) -> Demand {
 fn large_string(text: &[u8]) -> Option<(usize, usize)> {
     let mut start = 0;
     for _ in 0..NEAR {
-        let length = memchr(b'"', &text[start..])?;
+        let length = memchr(b'"', text.get(start..)?)?;
         let is_text = || text[start..start + WORD].contains(&b' ');
         if length >= LARGE && !is_text() {
             return Some((start, length));
@@ -81,7 +85,8 @@ mod tests {
             }
         }
         for prose in ["what base64 is, and \\\"input_audio\\\". ", "what base64 is. "] {
-            let prose = prose.repeat(1000);
+            // Each mark in it must not be a reason to read on to the end.
+            let prose = prose.repeat(100_000);
             assert_eq!(demand(prose.as_bytes(), None).input, (prose.len() as u32).div_ceil(4));
         }
     }

@@ -1,7 +1,7 @@
 //! What an answer says is left of its account's limits. Successes say it too, so this runs on every answer.
 //!
-//! Which limit a number belongs to is in the header's name; how long the limit's period is, often only in the numbers:
-//! see [`Allowance::period`]. So nothing here takes a limit for one per minute that might be one per day.
+//! Which limit a number belongs to is in the header's name; how long the limit's period is, often only in the numbers,
+//! which the pool looks at. So nothing here takes a limit for one per minute that might be one per day.
 
 mod ietf;
 

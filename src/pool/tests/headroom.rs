@@ -133,7 +133,7 @@ fn what_an_answer_has_used_is_what_counts() {
     let (_, second) = bench.take();
     assert!(bench.acquire().is_err(), "as much was asked for as there is");
     let (now, want) = (bench.now, bench.want_of());
-    bench.pool.used(now, &second, &want, &Usage { input: 100, output: 10, cached_input: 0 });
+    let _ = bench.pool.used(now, &second, &want, &Usage { input: 100, output: 10, cached_input: 0 });
     let _ = bench.settle(second, Outcome::Good);
     assert!(bench.acquire().is_ok());
     let _ = bench.settle(first, Outcome::Good);

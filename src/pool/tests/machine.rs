@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::{prelude::*, strategy::Strategy as Generate};
 
 use super::{
-    naive::{Waiter, World},
+    naive::{DEMAND, Out, Waiter, World},
     *,
 };
 use crate::pool::{
@@ -14,6 +14,7 @@ use crate::pool::{
     lateness::Part,
     outcome::Probes,
 };
+use crate::types::{Allowance, Announced, Refill};
 
 const MODELS: [Option<&str>; 5] = [None, Some("m1"), Some("m1-mini"), Some("m2"), Some("x")];
 
@@ -52,6 +53,11 @@ enum Op {
     Lift {
         key: usize,
         reason: Reason,
+    },
+    /// An answer says what is left.
+    Announce {
+        which: usize,
+        announced: Announced,
     },
     /// An answer names an account.
     Learn {
@@ -97,8 +103,22 @@ fn op() -> impl Generate<Value = Op> {
         3 => (0..2_500_u64).prop_map(|ms| Op::Advance { ms }),
         1 => (0..100_000_u64).prop_map(|ms| Op::Advance { ms }),
         1 => (which.clone(), reason).prop_map(|(key, reason)| Op::Lift { key, reason }),
+        4 => (which.clone(), announced()).prop_map(|(which, announced)| Op::Announce { which, announced }),
         1 => (which, account()).prop_map(|(which, account)| Op::Learn { which, account }),
     ]
+}
+
+fn announced() -> impl Generate<Value = Announced> {
+    let reset = prop::option::of((0..120_000_u64).prop_map(Duration::from_millis));
+    let refill = prop::sample::select(vec![Refill::Continuous, Refill::Window]);
+    let allowance = (prop::option::of(1..12_u64), 0..12_u64, reset, refill).prop_map(
+        |(limit, remaining, reset, refill)| {
+            let remaining = limit.map_or(remaining, |limit| remaining.min(limit));
+            Allowance { limit, remaining, reset, refill }
+        },
+    );
+    let [requests, tokens] = [(); 2].map(|()| prop::option::of(allowance.clone()));
+    (requests, tokens).prop_map(|(requests, tokens)| Announced { requests, tokens })
 }
 
 fn account() -> impl Generate<Value = AccountId> {
@@ -229,7 +249,7 @@ impl World {
                 self.woken(wake[1..].iter().copied());
                 return;
             }
-            Ok(wake) => assert_eq!(wake, []),
+            Ok(wake) => self.woken(wake),
         }
         wait(self);
     }
@@ -247,7 +267,7 @@ impl World {
         let first = self.is_first(arrival, model);
         let others = self.in_line(model).any(|(other, _)| *other != arrival);
         let choices: Vec<_> = sets.iter().map(|set| self.choice(set, model, tried)).collect();
-        let (stream, demand) = (streams(model), Demand::default());
+        let (stream, demand) = (streams(model), DEMAND);
         let want = Want { arrival, model, purpose: "chat", stream, tried, failed_hosts: &[], demand };
         let Grant { key, ticket } = match self.pool.acquire(self.now, &want) {
             Ok(grant) => grant,
@@ -369,18 +389,22 @@ impl World {
         }
     }
 
-    fn heard(&mut self, which: usize) {
-        let Some(which) = which.checked_rem(self.out.len()) else { return };
-        let mut out = self.out.swap_remove(which);
-        let want = Want {
+    fn want_of(&self, out: &Out) -> Want<'static> {
+        Want {
             arrival: out.arrival,
             model: out.model,
             purpose: "chat",
             stream: streams(out.model),
             tried: &[],
             failed_hosts: &[],
-            demand: Demand::default(),
-        };
+            demand: DEMAND,
+        }
+    }
+
+    fn heard(&mut self, which: usize) {
+        let Some(which) = which.checked_rem(self.out.len()) else { return };
+        let mut out = self.out.swap_remove(which);
+        let want = self.want_of(&out);
         let effects = self.pool.heard(self.now, &mut out.ticket, MS * 300, &want);
         self.works(&mut out);
         out.heard = true;
@@ -392,15 +416,7 @@ impl World {
         let which = which.checked_rem(self.out.len())?;
         let mut out = self.out.swap_remove(which);
         let now = self.now;
-        let want = Want {
-            arrival: out.arrival,
-            model: out.model,
-            purpose: "chat",
-            stream: streams(out.model),
-            tried: &[],
-            failed_hosts: &[],
-            demand: Demand::default(),
-        };
+        let want = self.want_of(&out);
         let (key, host) = (out.key, self.keys[out.key].host);
         let ticket = std::mem::replace(&mut out.ticket, never());
         let effects = self.pool.settle(now, ticket, outcome, &want);
@@ -409,6 +425,10 @@ impl World {
             Outcome::Good if !out.heard => self.works(&mut out),
             Outcome::Good | Outcome::Abandoned => {}
             Outcome::Unused => {
+                let room = out.model.and_then(|model| self.rooms.get_mut(&(out.account, model)));
+                if let Some((room, charge)) = room.zip(out.charge) {
+                    room.refund(now, out.id, charge);
+                }
                 for twin in self.family(key) {
                     if let Some(rate) = self.keys[twin].key.settings().rate {
                         self.keys[twin].gcra.refund(rate);
@@ -416,12 +436,14 @@ impl World {
                 }
             }
             Outcome::Harmless => {
+                self.used_nothing(&out);
                 if out.probes.any_rest() {
                     self.works(&mut out);
                 }
                 self.host_works(&mut out);
             }
             Outcome::Denied => {
+                self.used_nothing(&out);
                 if out.probes.key {
                     self.key_works(&mut out);
                 }
@@ -429,6 +451,7 @@ impl World {
             }
             Outcome::Rest { reason, of, named } => {
                 self.host_works(&mut out);
+                self.used_nothing(&out);
                 let account = self.keys[key].account;
                 let for_model = matches!(of, Rests::KeyForModel | Rests::AccountForModel);
                 if for_model && out.model.is_some() {
@@ -446,6 +469,10 @@ impl World {
                         word(by_key.entry(key).or_default());
                     }
                     (Rests::AccountForModel, Some(model)) => {
+                        let room = self.rooms.entry((account, model)).or_default();
+                        if reason == Reason::RateLimited {
+                            room.refused(now, out.charge.filter(|_| out.account == account));
+                        }
                         word(self.limits.entry((account, model)).or_default());
                     }
                     (Rests::Account | Rests::AccountForModel, _) => {
@@ -459,7 +486,10 @@ impl World {
                 }
             }
             Outcome::Failed(trouble) => self.failed(&mut out, trouble),
-            Outcome::HostFailed(trouble) => self.host_failed(&mut out, trouble),
+            Outcome::HostFailed(trouble) => {
+                self.used_nothing(&out);
+                self.host_failed(&mut out, trouble);
+            }
         }
         let keys = self.keys.iter_mut().map(|key| &mut key.cooling);
         for cooling in keys.chain(&mut self.accounts).chain(self.limits.values_mut()) {
@@ -495,6 +525,32 @@ impl World {
             if *of == account {
                 limit.lift(reason);
             }
+        }
+        self.woken(effects.wake);
+    }
+
+    fn used_nothing(&mut self, out: &Out) {
+        let room = out.model.and_then(|model| self.rooms.get_mut(&(out.account, model)));
+        if let Some((room, charge)) = room.zip(out.charge) {
+            room.settle(self.now, out.id, charge, 0);
+        }
+    }
+
+    fn announce(&mut self, which: usize, announced: &Announced) {
+        let Some(which) = which.checked_rem(self.out.len()) else { return };
+        let out = &self.out[which];
+        let (now, want) = (self.now, self.want_of(out));
+        let effects = self.pool.announced(now, &out.ticket, &want, announced);
+        if let Some(model) = out.model.filter(|_| !announced.is_empty()) {
+            let account = self.keys[out.key].account;
+            let charge = out.charge.filter(|_| out.account == account);
+            let in_flight: u32 =
+                self.keys.iter().filter(|key| key.account == account).map(|key| key.out).sum();
+            let others = if charge.is_some() { 0 } else { in_flight - 1 };
+            let told = (out.id, out.started);
+            self.limits.entry((account, model)).or_default();
+            let room = self.rooms.entry((account, model)).or_default();
+            room.announced(now, told, charge, others, announced);
         }
         self.woken(effects.wake);
     }
@@ -545,6 +601,7 @@ impl World {
                 }
             }
             Op::Lift { key, reason } => self.lift(key, reason),
+            Op::Announce { which, announced } => self.announce(which, &announced),
             Op::Learn { which, account } => self.learn(which, account),
         }
         self.check();

@@ -7,6 +7,7 @@ use crate::{
     pool::{
         breaker::{Breaker, Failure},
         cooling::{Cooling, Leave},
+        headroom::{Charge, Headroom},
         outcome::Probes,
         slot::{FAILURES_TO_REST, Failing},
     },
@@ -35,6 +36,7 @@ pub(super) struct Out {
     pub(super) model: Option<&'static str>,
     pub(super) arrival: Arrival,
     pub(super) started: Instant,
+    pub(super) charge: Option<Charge>,
     pub(super) tried: Vec<KeyIdentity>,
     pub(super) heard: bool,
     pub(super) probes: Probes,
@@ -43,6 +45,9 @@ pub(super) struct Out {
     /// The same for its account.
     pub(super) proves_account: bool,
 }
+
+/// What each request costs.
+pub(super) const DEMAND: Demand = Demand { input: 1, output: Some(0) };
 
 /// Somebody who waits.
 pub(super) struct Waiter {
@@ -66,6 +71,8 @@ pub(super) struct World {
     pub(super) names: Vec<Option<(Option<usize>, AccountId)>>,
     /// By account and model.
     pub(super) limits: BTreeMap<(usize, &'static str), Cooling>,
+    /// The same: what is left. There is one for each limit.
+    pub(super) rooms: BTreeMap<(usize, &'static str), Headroom>,
     pub(super) for_model: BTreeMap<(Vec<usize>, &'static str), BTreeMap<usize, Cooling>>,
     pub(super) out: Vec<Out>,
     pub(super) waiting: BTreeMap<Arrival, Waiter>,
@@ -118,6 +125,7 @@ impl World {
             accounts: vec![Cooling::default(); names.len()],
             names,
             limits: BTreeMap::new(),
+            rooms: BTreeMap::new(),
             for_model: BTreeMap::new(),
             out: Vec::new(),
             waiting: BTreeMap::new(),
@@ -170,8 +178,15 @@ impl World {
 
     /// What concerns more than the key, or the model alone.
     fn shared(&self, key: usize, set: &[usize], model: Option<&'static str>) -> Leave {
-        let all = self.shared_by(key, set, model);
-        all.fold(Leave::Free, |leave, cooling| leave.and(cooling.leave(self.now)))
+        let account = self.keys[key].account;
+        let all = [Some(&self.accounts[account]), self.own_for_model(key, set, model)].into_iter().flatten();
+        let leave = all.fold(Leave::Free, |leave, cooling| leave.and(cooling.leave(self.now)));
+        let Some(limit) = model.and_then(|model| self.limits.get(&(account, model))) else { return leave };
+        let room = model.and_then(|model| self.rooms.get(&(account, model))).expect("one for each");
+        let guided = room.guides(self.now);
+        let leave = leave.and(if guided { limit.rested(self.now) } else { limit.leave(self.now) });
+        let fits_at = room.fits_at(self.now, DEMAND);
+        if fits_at > self.now { leave.and(Leave::NotBefore(fits_at)) } else { leave }
     }
 
     fn shared_by(
@@ -181,9 +196,13 @@ impl World {
         model: Option<&'static str>,
     ) -> impl Iterator<Item = &Cooling> {
         let account = self.keys[key].account;
-        let own = model.and_then(|model| self.for_model.get(&(set.to_vec(), model))?.get(&key));
+        let own = self.own_for_model(key, set, model);
         let limit = model.and_then(|model| self.limits.get(&(account, model)));
         [Some(&self.accounts[account]), own, limit].into_iter().flatten()
+    }
+
+    fn own_for_model(&self, key: usize, set: &[usize], model: Option<&'static str>) -> Option<&Cooling> {
+        self.for_model.get(&(set.to_vec(), model?))?.get(&key)
     }
 
     /// Whether little is to be expected of the key, now that its rest is over.
@@ -242,6 +261,8 @@ impl World {
             probes.member = own.is_some_and(send);
             probes.limit = self.limits.get_mut(&(account, model)).is_some_and(send);
         }
+        let room = model.and_then(|model| self.rooms.get_mut(&(account, model)));
+        let charge = room.map(|room| room.charge(now, DEMAND));
         let started = now;
         let tried = tried.to_vec();
         let same_host = |out: &Out| self.keys[out.key].host == self.keys[key].host;
@@ -261,6 +282,7 @@ impl World {
             model,
             arrival,
             started,
+            charge,
             tried,
             heard: false,
             probes,
