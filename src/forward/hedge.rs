@@ -19,6 +19,7 @@ use super::{
     error::ForwardError,
     leases::{Ask, Lease},
     tries::{Missed, Tries},
+    why::Story,
 };
 use crate::{
     pool::Outcome,
@@ -30,8 +31,16 @@ use crate::{
 pub(super) struct Raced {
     pub(super) lease: Lease,
     pub(super) attempt: Attempt,
+    /// Whether there was a second attempt.
+    pub(super) hedged: bool,
     /// The other attempt, if it failed before.
-    pub(super) lost: Option<(Lease, Missed)>,
+    pub(super) lost: Option<Lost>,
+}
+
+/// An attempt that failed while another went on. Its lease is settled.
+pub(super) struct Lost {
+    missed: Missed,
+    took: Duration,
 }
 
 /// What the two attempts share.
@@ -61,7 +70,7 @@ impl Forwarder {
         self.policy.hedge_after.filter(|_| inbound.may_repeat)
     }
 
-    /// An attempt with `lease`, and with another key when no head comes.
+    /// An attempt with `lease`, and with another key when nothing comes of it for a while.
     pub(super) async fn race(
         &self,
         lease: Lease,
@@ -70,110 +79,90 @@ impl Forwarder {
         access: &mut Access,
     ) -> Result<Raced, ForwardError> {
         let Course { inbound, after, .. } = course;
-        let (one, other) = {
-            let mut first = pin!(self.attempt(&lease, inbound, self.limit(&course), alarm));
-            match tokio::time::timeout(after, first.as_mut()).await {
-                Ok(one) => (Some(one?), None),
-                Err(_) => match self.second(&lease, &course) {
-                    None => (Some(first.await?), None),
-                    Some(other) => {
-                        access.attempt(other.key().id());
-                        let mut alarm = Alarm::new(self.clock);
-                        let second = self.attempt(&other, inbound, self.limit(&course), &mut alarm);
-                        let (one, two) = both(first, second).await?;
-                        (one, Some((other, two)))
-                    }
-                },
-            }
+        let key = Arc::clone(lease.key());
+        let mut first = pin!(self.attempt(&key, inbound, self.limit(&course), alarm));
+        if let Ok(attempt) = tokio::time::timeout(after, first.as_mut()).await {
+            return Ok(Raced { lease, attempt: attempt?, hedged: false, lost: None });
+        }
+        let Some(other) = self.second(&lease, &course) else {
+            return Ok(Raced { lease, attempt: first.await?, hedged: false, lost: None });
         };
-        Ok(self.outcome(lease, one, other, access))
+        access.attempt(other.key().id());
+        let mut alarm = Alarm::new(self.clock);
+        let key = Arc::clone(other.key());
+        let second = pin!(self.attempt(&key, inbound, self.limit(&course), &mut alarm));
+        let (lease, attempt, lost, if_answered) = match select(first, second).await {
+            Either::Left((one, second)) => match self.if_missed(one?, lease) {
+                Err((lease, one)) => (lease, one, None, Hedged::Lost),
+                Ok(lost) => (other, second.await?, Some(lost), Hedged::Won),
+            },
+            Either::Right((two, first)) => match self.if_missed(two?, other) {
+                Err((lease, two)) => (lease, two, None, Hedged::Won),
+                Ok(lost) => (lease, first.await?, Some(lost), Hedged::Lost),
+            },
+        };
+        self.metrics.hedged(if attempt.is_an_answer() { if_answered } else { Hedged::Failed });
+        access.is_answered_by(lease.key().id());
+        Ok(Raced { lease, attempt, hedged: true, lost })
     }
 
-    /// Who of the two is delivered.
-    fn outcome(
-        &self,
-        lease: Lease,
-        one: Option<Attempt>,
-        other: Option<(Lease, Option<Attempt>)>,
-        access: &mut Access,
-    ) -> Raced {
-        let missed = |attempt| match attempt {
-            Some(Attempt::Missed(missed)) => Some(missed),
-            _ => None,
-        };
-        let (raced, result) = match (one, other) {
-            (Some(attempt), None) => return Raced { lease, attempt, lost: None },
-            (Some(attempt), Some((other, two))) if attempt.is_an_answer() => {
-                let lost = missed(two).map(|missed| (other, missed));
-                (Raced { lease, attempt, lost }, Hedged::Lost)
+    /// Settles the lease of an attempt that failed, at once: the other may go on for minutes.
+    fn if_missed(&self, attempt: Attempt, lease: Lease) -> Result<Lost, (Lease, Attempt)> {
+        match attempt {
+            Attempt::Missed(missed)
+                if !matches!(missed.verdict.class, Class::Success | Class::ClientFault) =>
+            {
+                let took = self.clock.mono().saturating_duration_since(lease.since());
+                lease.judged(&missed.verdict, &missed.told);
+                Ok(Lost { missed, took })
             }
-            (one, Some((other, Some(attempt)))) => {
-                let result = if attempt.is_an_answer() { Hedged::Won } else { Hedged::Failed };
-                let lost = missed(one).map(|missed| (lease, missed));
-                (Raced { lease: other, attempt, lost }, result)
-            }
-            (Some(attempt), Some((_, None))) => (Raced { lease, attempt, lost: None }, Hedged::Failed),
-            (None, None | Some((_, None))) => unreachable!("one of them has ended"),
-        };
-        self.metrics.hedged(result);
-        access.is_answered_by(raced.lease.key().id());
-        raced
+            attempt => Err((lease, attempt)),
+        }
     }
 
     /// Of two attempts at once this one failed, and the other went on.
-    pub(super) fn lost(&self, lease: Lease, missed: &Missed, tries: &mut Tries, access: &mut Access) {
-        let Missed { verdict, told, refusal, .. } = missed;
+    pub(super) fn lost(
+        &self,
+        lost: &Lost,
+        tries: &mut Tries,
+        story: Option<&mut Story>,
+        access: &mut Access,
+    ) {
+        let Lost { missed: Missed { key, verdict, refusal, .. }, took } = lost;
         self.metrics.attempt(verdict.class);
-        tries.count(lease.key(), verdict);
+        tries.count(key, verdict);
         let status = refusal.as_ref().map(|refusal| refusal.status.as_u16());
-        let took = self.clock.mono().saturating_duration_since(lease.since());
-        access.failed_beside(self.pool.name(), lease.key().id(), verdict, status, took);
-        lease.judged(verdict, told);
+        if let Some(story) = story {
+            story.tried(key.id(), verdict.class, status);
+        }
+        access.failed_beside(self.pool.name(), key.id(), verdict, status, *took);
     }
 
     /// A key for the second attempt, if one is free now and the budget allows it.
     fn second(&self, first: &Lease, course: &Course<'_>) -> Option<Lease> {
-        let now = self.clock.mono();
-        if !self.hedges.lock().unwrap_or_else(PoisonError::into_inner).withdraw(now) {
+        let tries = course.tries;
+        let second = match self.pool.lease_beside(first, course.ask, &tries.keys, &tries.failed_hosts) {
+            Some(lease) if tries.rules_out(lease.key()) => {
+                lease.settle(Outcome::Unused);
+                None
+            }
+            second => second,
+        };
+        let Some(lease) = second else {
+            self.metrics.hedged(Hedged::NoKey);
+            return None;
+        };
+        if !self.hedges.lock().unwrap_or_else(PoisonError::into_inner).withdraw(self.clock.mono()) {
             self.metrics.hedged(Hedged::Budget);
+            lease.settle(Outcome::Unused);
             return None;
         }
-        let second =
-            match self.pool.lease_beside(first, course.ask, &course.tries.keys, &course.tries.failed_hosts) {
-                Some(lease) if course.tries.rules_out(lease.key()) => {
-                    lease.settle(Outcome::Unused);
-                    None
-                }
-                second => second,
-            };
-        if second.is_none() {
-            self.metrics.hedged(Hedged::NoKey);
-        }
-        second
+        Some(lease)
     }
 
     /// How long an attempt that begins now may wait for its head.
     fn limit(&self, course: &Course<'_>) -> Duration {
         let left = course.deadline.saturating_duration_since(self.clock.mono());
         self.policy.head_timeout_of(course.inbound.stream).min(left)
-    }
-}
-
-type Tried = Result<Attempt, ForwardError>;
-
-/// What both come to, or only the one that is an answer.
-async fn both(
-    first: impl Future<Output = Tried> + Unpin,
-    second: impl Future<Output = Tried>,
-) -> Result<(Option<Attempt>, Option<Attempt>), ForwardError> {
-    match select(first, pin!(second)).await {
-        Either::Left((one, second)) => match one? {
-            one if one.is_an_answer() => Ok((Some(one), None)),
-            one => Ok((Some(one), Some(second.await?))),
-        },
-        Either::Right((two, first)) => match two? {
-            two if two.is_an_answer() => Ok((None, Some(two))),
-            two => Ok((Some(first.await?), Some(two))),
-        },
     }
 }

@@ -195,9 +195,10 @@ impl SharedPool {
             if inner.pool.waiting() > 0 {
                 break;
             }
-            let Ok(Grant { key, ticket }) = inner.pool.acquire(now, &ask.want(&tried, failed_hosts)) else {
-                break;
-            };
+            let want = ask.want(&tried, failed_hosts);
+            let survey = ask.explained.then(|| inner.pool.survey(now, &want));
+            let Ok(Grant { key, ticket }) = inner.pool.acquire(now, &want) else { break };
+            let explanation = inner.explain(survey.as_ref(), Some(&ticket));
             let same = inner.pool.share_account(&first.key, &key);
             drop(inner);
             let lease = Lease {
@@ -206,7 +207,7 @@ impl SharedPool {
                 ticket: Some(ticket),
                 ask: Arc::clone(ask),
                 since: now,
-                explanation: None,
+                explanation,
             };
             let identity = lease.key.identity();
             if tried.contains(&identity) {
@@ -405,6 +406,11 @@ impl Lease {
             let effects = self.pool.lock().pool.used(now, ticket, &self.ask.want(&[], &[]), usage);
             self.pool.carry_out(effects);
         }
+    }
+
+    /// Whether what it costs counts against a limit of tokens that is known.
+    pub(super) fn counts_tokens(&self) -> bool {
+        self.ticket.as_ref().is_some_and(Ticket::counts_tokens)
     }
 
     /// What its request was estimated to cost.

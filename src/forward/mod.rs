@@ -30,7 +30,7 @@ pub use budget::Budget;
 use bytes::Bytes;
 pub use error::{ForwardError, Unavailable};
 use headers::{add_key, strip_answer};
-use hedge::{Course, Raced};
+use hedge::Course;
 use http::{
     HeaderMap, HeaderValue, Response, StatusCode,
     header::{CONTENT_ENCODING, CONTENT_LENGTH},
@@ -125,7 +125,7 @@ impl Forwarder {
         let mut rng = fastrand::Rng::new();
         let mut patience = self.policy.max_wait;
         let mut tries = Tries::default();
-        let mut again = None;
+        let (mut again, mut hedged) = (None, false);
         self.budget.lock().unwrap_or_else(PoisonError::into_inner).deposit();
         if self.hedges_after(inbound).is_some() {
             self.hedges.lock().unwrap_or_else(PoisonError::into_inner).deposit();
@@ -168,22 +168,27 @@ impl Forwarder {
                 self.metrics.retried(kind);
             }
             // Held apart: who waits for a key has no need of the room that an attempt takes.
-            let missed = {
-                let attempt = if let Some(after) = self.hedges_after(inbound) {
+            let (missed, took) = {
+                let attempt = if let Some(after) = self.hedges_after(inbound).filter(|_| !hedged) {
                     let (ask, tried, deadline) = (&ask, &tries, plan.deadline());
                     let course = Course { inbound, ask, tries: tried, after, deadline };
                     match Box::pin(self.race(lease, course, &mut alarm, &mut access)).await {
-                        Ok(Raced { lease: of, attempt, lost }) => {
-                            lease = of;
-                            if let Some((lost, missed)) = lost {
-                                self.lost(lost, &missed, &mut tries, &mut access);
+                        Ok(raced) => {
+                            (lease, hedged) = (raced.lease, raced.hedged);
+                            if let Some(lost) = raced.lost {
+                                self.lost(&lost, &mut tries, story.as_deref_mut(), &mut access);
                             }
-                            Ok(attempt)
+                            if let Some((story, why)) =
+                                story.as_deref().zip(lease.explanation()).filter(|_| hedged)
+                            {
+                                self.tell_pick(&mut access, story, lease.key(), why);
+                            }
+                            Ok(raced.attempt)
                         }
                         Err(bad) => return Err((bad, access)),
                     }
                 } else {
-                    Box::pin(self.attempt(&lease, inbound, limit, &mut alarm)).await
+                    Box::pin(self.attempt(lease.key(), inbound, limit, &mut alarm)).await
                 };
                 match attempt {
                     Err(bad) => return Err((bad, access)),
@@ -200,8 +205,9 @@ impl Forwarder {
                         return Ok(self.deliver(passed, lease, &key, access, alarm));
                     }
                     Ok(Attempt::Missed(missed)) => {
+                        let took = self.clock.mono().saturating_duration_since(lease.since());
                         lease.judged(&missed.verdict, &missed.told);
-                        Box::new(missed)
+                        (Box::new(missed), took)
                     }
                 }
             };
@@ -214,7 +220,6 @@ impl Forwarder {
             let afford = || self.budget.lock().unwrap_or_else(PoisonError::into_inner).withdraw(now);
             let step = plan.step(&verdict, facts, now, &mut rng, afford);
             let status = missed.refusal.as_ref().map(|refusal| refusal.status.as_u16());
-            let took = now.saturating_duration_since(sent);
             if let Some(story) = &mut story {
                 story.tried(key.id(), verdict.class, status);
             }
@@ -271,12 +276,11 @@ impl Forwarder {
     /// One upstream call, and what it came to.
     async fn attempt(
         &self,
-        lease: &Lease,
+        key: &Arc<Key>,
         inbound: &Inbound,
         limit: Duration,
         alarm: &mut Alarm,
     ) -> Result<Attempt, ForwardError> {
-        let key = lease.key();
         let base = &key.settings().base;
         let target = inbound.target.under(base)?;
         let mut headers = inbound.headers.clone();
@@ -373,7 +377,8 @@ impl Forwarder {
     ) -> Response<LeasedBody> {
         let Passed { mut parts, start, rest, watched, told, .. } = answer;
         // What it costs is asked where tokens are limited.
-        let media = told.left.tokens.and_then(|_| Media::of(&parts.headers));
+        let is_counted = told.left.tokens.is_some() || lease.as_ref().is_some_and(Lease::counts_tokens);
+        let media = Media::of(&parts.headers).filter(|_| is_counted);
         access.head(parts.status.as_u16());
         strip_answer(parts.status, &mut parts.headers, key.secret());
         let start = Some(start).filter(|start| !start.is_empty());

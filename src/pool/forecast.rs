@@ -16,6 +16,14 @@ const SCARCE_FOR: Duration = Duration::from_secs(60);
 /// The smallest share of its turns that an account keeps while it has anything left.
 const LEAST_SHARE: f64 = 0.02;
 
+impl Ticket {
+    /// Whether it was charged to a limit of tokens.
+    #[must_use]
+    pub fn counts_tokens(&self) -> bool {
+        self.charge.is_some_and(|charge| charge.counts_tokens())
+    }
+}
+
 impl Pool {
     /// The answer to an attempt says what is left of its account's limits for the model.
     pub fn announced(

@@ -120,6 +120,12 @@ fn float(count: u64) -> f64 {
     count as f64
 }
 
+impl Charge {
+    pub(super) fn counts_tokens(&self) -> bool {
+        known(self.left[1]).is_some()
+    }
+}
+
 fn known(left: f32) -> Option<f64> {
     Some(left).filter(|left| !left.is_nan()).map(f64::from)
 }
