@@ -67,7 +67,8 @@ fn from_pairs(Pairs(pairs): &Pairs) -> Result<Sniffed<'_>, SniffError> {
         Some(Some(Value::String(name))) => Some(name.as_str().into()),
         Some(Some(_)) => return Err(SniffError::ModelNotAString),
     };
-    let largest = |names: &[&'static str]| names.iter().flat_map(|name| of(name)).filter_map(Value::as_u64).max();
+    let largest =
+        |names: &[&'static str]| names.iter().flat_map(|name| of(name)).filter_map(Value::as_u64).max();
     let output = largest(&["max_tokens", "max_completion_tokens", "max_output_tokens"]);
     let output = output.map(|output| output.saturating_mul(largest(&["n", "best_of"]).unwrap_or(1).max(1)));
     Ok(Sniffed { model, stream: of("stream").next_back() == Some(&Value::Bool(true)), output })

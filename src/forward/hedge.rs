@@ -93,12 +93,12 @@ impl Forwarder {
         let second = pin!(self.attempt(&key, inbound, self.limit(&course), &mut alarm));
         let (lease, attempt, lost, if_answered) = match select(first, second).await {
             Either::Left((one, second)) => match self.if_missed(one?, lease) {
-                Err((lease, one)) => (lease, one, None, Hedged::Lost),
-                Ok(lost) => (other, second.await?, Some(lost), Hedged::Won),
+                Either::Right((lease, one)) => (lease, one, None, Hedged::Lost),
+                Either::Left(lost) => (other, second.await?, Some(lost), Hedged::Won),
             },
             Either::Right((two, first)) => match self.if_missed(two?, other) {
-                Err((lease, two)) => (lease, two, None, Hedged::Won),
-                Ok(lost) => (lease, first.await?, Some(lost), Hedged::Lost),
+                Either::Right((lease, two)) => (lease, two, None, Hedged::Won),
+                Either::Left(lost) => (lease, first.await?, Some(lost), Hedged::Lost),
             },
         };
         self.metrics.hedged(if attempt.is_an_answer() { if_answered } else { Hedged::Failed });
@@ -107,16 +107,16 @@ impl Forwarder {
     }
 
     /// Settles the lease of an attempt that failed, at once: the other may go on for minutes.
-    fn if_missed(&self, attempt: Attempt, lease: Lease) -> Result<Lost, (Lease, Attempt)> {
+    fn if_missed(&self, attempt: Attempt, lease: Lease) -> Either<Lost, (Lease, Attempt)> {
         match attempt {
             Attempt::Missed(missed)
                 if !matches!(missed.verdict.class, Class::Success | Class::ClientFault) =>
             {
                 let took = self.clock.mono().saturating_duration_since(lease.since());
                 lease.judged(&missed.verdict, &missed.told);
-                Ok(Lost { missed, took })
+                Either::Left(Lost { missed, took })
             }
-            attempt => Err((lease, attempt)),
+            attempt => Either::Right((lease, attempt)),
         }
     }
 

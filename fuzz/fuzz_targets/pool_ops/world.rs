@@ -10,11 +10,11 @@ use std::{
 use key_cycle_proxy::{
     clock::Clock,
     pool::{
-        Arrival, Effects, Exhausted, Grant, HostView, KeyView, Outcome, Pool, Reason, Rests,
-        Settings, Snapshot, State, Strategy, Ticket, Transition, Want, Why,
+        Arrival, Effects, Exhausted, Grant, HostView, KeyView, Outcome, Pool, Reason, Rests, Settings,
+        Snapshot, State, Strategy, Ticket, Transition, Want, Why,
     },
     rate::Gcra,
-    types::{BaseUrl, Class, ClientId, Key, KeyIdentity, Origin, PoolName, Secret},
+    types::{BaseUrl, Class, ClientId, Demand, Key, KeyIdentity, Origin, PoolName, Secret},
 };
 
 use crate::input::{MANY, MODELS, Op, Refused, Script};
@@ -658,10 +658,12 @@ impl World {
         assert!(sets[0].contains(&number) || !free(&sets[0]), "others stepped in though a named key is free");
 
         let model = request.model;
-        let peers = self.waiting.iter().filter(|(_, waiter)| {
-            waiter.request.model == model && waiter.request.client == request.client
-        });
-        let mut same = peers.filter(|(_, waiter)| waiter.request.tried.is_empty() == request.tried.is_empty());
+        let peers = self
+            .waiting
+            .iter()
+            .filter(|(_, waiter)| waiter.request.model == model && waiter.request.client == request.client);
+        let mut same =
+            peers.filter(|(_, waiter)| waiter.request.tried.is_empty() == request.tried.is_empty());
         assert!(!same.any(|(other, _)| *other < request.arrival), "overtook");
 
         if let State::Resting(_, until) = before.keys[number].state {
