@@ -52,8 +52,6 @@ pub(super) struct Headroom {
     output: Option<f64>,
     /// Until then it is not the only guide.
     misled: Option<Instant>,
-    /// How many tanks there have been.
-    tanks: u16,
 }
 
 /// Requests and tokens given out, up to a moment. They may overflow: only differences are asked for.
@@ -273,7 +271,9 @@ impl Headroom {
         let since = match charge {
             Some(Charge { given, .. }) => {
                 let Given { requests, tokens } = self.given;
-                [requests.wrapping_sub(given.requests), tokens.wrapping_sub(given.tokens)]
+                let since = [requests.wrapping_sub(given.requests), tokens.wrapping_sub(given.tokens)];
+                // It was charged to what has been forgotten since.
+                since.map(|since| if since > u32::MAX / 2 { 0 } else { since })
             }
             None => [others, 0],
         };
@@ -292,12 +292,17 @@ impl Headroom {
             let before = tank.as_ref().filter(|tank| tank.number == of).zip(known(thought));
             let mut filled = Tank::new(now, sent, &said, before, since.into(), reserve);
             if filled.number == 0 {
-                self.tanks = self.tanks.wrapping_add(1).max(1);
-                filled.number = self.tanks;
+                filled.number = number_of(attempt);
             }
             *tank = Some(filled);
         }
     }
+}
+
+/// A number for a tank that the answer to `attempt` has filled; never 0.
+#[expect(clippy::cast_possible_truncation, reason = "the remainder is small enough")]
+fn number_of(attempt: u64) -> u16 {
+    (attempt % u64::from(u16::MAX)) as u16 + 1
 }
 
 /// The rate at which a limit of `most` comes back, of which so much is `used` and back after `reset`.

@@ -9,8 +9,8 @@
 //! A client's turns are counted from that of its first, which moves on when it is served. So who gives up, or is
 //! refused its place, costs its client nothing, and of a client without anybody in line nothing is remembered.
 //!
-//! Who has had an attempt already was first before, and is so still: it goes before all who had none, in the order of
-//! arrival, and its further attempts are no further turns.
+//! Who has had an attempt already was first before, and is so still: it goes before all who had none, and its further
+//! attempts are no further turns among those. Among each other, those who have returned take turns in the same way.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
@@ -48,7 +48,14 @@ struct Place {
 /// Those who wait for one rotation.
 #[derive(Debug, Default)]
 struct Line {
-    returned: BTreeSet<Arrival>,
+    /// Those who have had an attempt.
+    returned: Round,
+    others: Round,
+}
+
+/// Those who take turns.
+#[derive(Debug, Default)]
+struct Round {
     queues: HashMap<ClientId, Queue>,
     /// The first of each queue, by its turn.
     heads: BTreeSet<(u64, Arrival)>,
@@ -142,21 +149,35 @@ impl Queue {
 
 impl Line {
     fn first(&self) -> Option<Arrival> {
-        self.returned.first().copied().or_else(|| self.heads.first().map(|(_, first)| *first))
+        self.returned.first().or_else(|| self.others.first())
     }
 
     fn length(&self) -> usize {
-        self.returned.len() + self.turns.all
+        self.returned.turns.all + self.others.turns.all
     }
 
     fn is_empty(&self) -> bool {
-        self.returned.is_empty() && self.heads.is_empty()
+        self.length() == 0
     }
 
     fn ahead(&self, arrival: Arrival, returned: bool) -> usize {
         if returned {
-            return self.returned.range(..arrival).count();
+            return self.returned.ahead(arrival);
         }
+        self.returned.turns.all + self.others.ahead(arrival)
+    }
+
+    fn round(&mut self, returned: bool) -> &mut Round {
+        if returned { &mut self.returned } else { &mut self.others }
+    }
+}
+
+impl Round {
+    fn first(&self) -> Option<Arrival> {
+        self.heads.first().map(|(_, first)| *first)
+    }
+
+    fn ahead(&self, arrival: Arrival) -> usize {
         let (turn, place) = match self.queues.get(&arrival.client) {
             Some(queue) => {
                 let (Ok(place) | Err(place)) = queue.place(arrival);
@@ -176,16 +197,12 @@ impl Line {
             peers.filter(|peer| **peer < arrival).count()
         };
         debug_assert!(place <= before, "those of its own come before it");
-        self.returned.len() + before + equal
+        before + equal
     }
 
     /// `turn`: that of the first of its client, if none of that waits yet.
-    fn join(&mut self, arrival: Arrival, returned: bool, turn: u64) {
+    fn join(&mut self, arrival: Arrival, turn: u64) {
         self.latest = self.latest.max(Some(arrival));
-        if returned {
-            self.returned.insert(arrival);
-            return;
-        }
         let queue =
             self.queues.entry(arrival.client).or_insert_with(|| Queue { turn, waiting: VecDeque::new() });
         let Err(place) = queue.place(arrival) else { return };
@@ -200,9 +217,6 @@ impl Line {
 
     /// It goes: with its turn, if it was `served`, else the next of its client has that.
     fn leave(&mut self, arrival: Arrival, served: bool) {
-        if self.returned.remove(&arrival) {
-            return;
-        }
         let Some(queue) = self.queues.get_mut(&arrival.client) else { return };
         let Ok(place) = queue.place(arrival) else { return };
         if let Some(head) = queue.head() {
@@ -272,7 +286,8 @@ impl Lines {
         self.places.insert(arrival, Place { line, model: model.map(Box::from), returned, served: false });
         self.count(arrival.client, |held| held + 1);
         let line = &mut self.lines[line as usize];
-        line.join(arrival, returned, line.clock);
+        let round = line.round(returned);
+        round.join(arrival, round.clock);
         if !wake.is_empty() && line.first() == Some(arrival) {
             // It may have been told that somebody is before it.
             wake.push(arrival);
@@ -292,11 +307,11 @@ impl Lines {
 
     /// Who is now first in that line, if that changed.
     pub(super) fn leave(&mut self, arrival: Arrival) -> Option<Arrival> {
-        let Place { line, served, .. } = self.places.remove(&arrival)?;
+        let Place { line, returned, served, .. } = self.places.remove(&arrival)?;
         self.count(arrival.client, |held| held - 1);
         let line = &mut self.lines[line as usize];
         let was_first = line.first() == Some(arrival);
-        line.leave(arrival, served);
+        line.round(returned).leave(arrival, served);
         line.first().filter(|_| was_first)
     }
 
@@ -313,7 +328,8 @@ impl Lines {
 
     /// Of those of `client` that wait, the one that came last.
     fn last_of(&self, client: ClientId) -> Option<Arrival> {
-        let queues = self.lines.iter().filter_map(|line| line.queues.get(&client)?.waiting.back().copied());
+        let of = |round: &Round| round.queues.get(&client)?.waiting.back().copied();
+        let queues = self.lines.iter().filter_map(|line| of(&line.others));
         // Who has returned is the last only if nobody else is.
         queues.max().or_else(|| self.places.keys().filter(|arrival| arrival.client == client).max().copied())
     }
@@ -324,16 +340,18 @@ impl Lines {
         if self.lines[from as usize].is_empty() {
             return;
         }
-        let clock = self.lines[from as usize].clock;
-        let there = &mut self.lines[to as usize];
-        there.clock = if there.is_empty() { clock } else { there.clock.max(clock) };
+        for returned in [true, false] {
+            let clock = self.lines[from as usize].round(returned).clock;
+            let there = self.lines[to as usize].round(returned);
+            there.clock = if there.heads.is_empty() { clock } else { there.clock.max(clock) };
+        }
         let movers = self.places.iter_mut().filter(|(_, place)| place.line == from);
         for (arrival, place) in movers.filter(|(_, place)| place.model.as_deref() == Some(model)) {
             place.line = to;
-            let turn =
-                self.lines[from as usize].queues.get(&arrival.client).map_or(clock, |queue| queue.turn);
-            self.lines[from as usize].leave(*arrival, false);
-            self.lines[to as usize].join(*arrival, place.returned, turn);
+            let here = self.lines[from as usize].round(place.returned);
+            let turn = here.queues.get(&arrival.client).map_or(here.clock, |queue| queue.turn);
+            here.leave(*arrival, false);
+            self.lines[to as usize].round(place.returned).join(*arrival, turn);
         }
         self.wake(from, wake);
         self.wake(to, wake);
@@ -388,18 +406,20 @@ impl Lines {
         assert_eq!(by_held, self.by_held);
         let mut waiting = 0;
         for (at, line) in self.lines.iter().enumerate() {
-            let mut turns: Vec<u64> = Vec::new();
-            for queue in line.queues.values() {
-                assert!(queue.waiting.iter().is_sorted() && !queue.waiting.is_empty());
-                assert!(line.heads.contains(&queue.head().unwrap()));
-                assert!(queue.turn <= line.clock, "nobody is more than a round behind");
-                turns.extend((queue.turn..).take(queue.waiting.len()));
-            }
-            assert_eq!(line.heads.len(), line.queues.len());
-            for turn in &turns {
-                let has = |other: &&u64| *other == turn;
-                let earlier = turns.iter().filter(|other| *other < turn).count();
-                assert_eq!(line.turns.before(*turn), (earlier, turns.iter().filter(has).count()));
+            for round in [&line.returned, &line.others] {
+                let mut turns: Vec<u64> = Vec::new();
+                for queue in round.queues.values() {
+                    assert!(queue.waiting.iter().is_sorted() && !queue.waiting.is_empty());
+                    assert!(round.heads.contains(&queue.head().unwrap()));
+                    assert!(queue.turn <= round.clock, "nobody is more than a round behind");
+                    turns.extend((queue.turn..).take(queue.waiting.len()));
+                }
+                assert_eq!(round.heads.len(), round.queues.len());
+                for turn in &turns {
+                    let has = |other: &&u64| *other == turn;
+                    let earlier = turns.iter().filter(|other| *other < turn).count();
+                    assert_eq!(round.turns.before(*turn), (earlier, turns.iter().filter(has).count()));
+                }
             }
             waiting += line.length();
             let here = self.places.values().filter(|place| place.line as usize == at);

@@ -150,6 +150,24 @@ fn those_nobody_has_seen_before_do_not_keep_out_the_known() {
     assert!(served >= 5, "{served}");
 }
 
+#[test]
+fn those_who_were_refused_take_turns_too() {
+    let mut lines = Lines::default();
+    lines.open();
+    for who in [0; 100].into_iter().chain([1, 2, 1]) {
+        let arrival = lines.arrive(client(who));
+        assert_eq!(lines.join(0, arrival, true, None, 1000), Ok(Vec::new()));
+    }
+    let mut order = Vec::new();
+    while let Some(first) = lines.first_of(0) {
+        lines.served(first);
+        lines.leave(first);
+        order.push(first.client);
+    }
+    let [heavy, one, two] = [0, 1, 2].map(client);
+    assert_eq!(order[..5], [heavy, one, two, heavy, one]);
+}
+
 proptest! {
     /// `ahead` counts exactly those who are served before.
     #[test]
