@@ -22,6 +22,8 @@ const FAILURES: u32 = 5;
 const KEYS: usize = 2;
 /// As many keys' failures as are remembered.
 const MOST_REMEMBERED: usize = 32;
+/// The next probe is not kept waiting for longer by one that brings nothing.
+const PROBE_PATIENCE: Duration = Duration::from_secs(10);
 const FIRST_OPEN: Duration = Duration::from_secs(1);
 const LONGEST_OPEN: Duration = Duration::from_secs(30);
 
@@ -45,7 +47,11 @@ enum State {
     Open {
         until: Instant,
     },
-    Probing,
+    /// This attempt finds out. From then on another may, for its answer may take long.
+    Probing {
+        attempt: u64,
+        again: Instant,
+    },
 }
 
 /// The failures of one kind on one credential.
@@ -83,7 +89,8 @@ impl Breaker {
             State::Closed => Leave::Free,
             State::Open { until } if until > now => Leave::NotBefore(until),
             State::Open { .. } => Leave::Probe,
-            State::Probing => Leave::Blocked,
+            State::Probing { again, .. } if again > now => Leave::NotBefore(again),
+            State::Probing { .. } => Leave::Probe,
         }
     }
 
@@ -91,18 +98,23 @@ impl Breaker {
         self.state == State::Closed
     }
 
+    /// Whether a probe is out.
+    pub(super) fn is_probing(&self) -> bool {
+        matches!(self.state, State::Probing { .. })
+    }
+
     /// What it is open for.
     pub(super) fn trouble(&self) -> Option<Trouble> {
         self.trouble.filter(|_| !self.is_closed())
     }
 
-    pub(super) fn probe_sent(&mut self) {
-        self.state = State::Probing;
+    pub(super) fn probe_sent(&mut self, now: Instant, attempt: u64) {
+        self.state = State::Probing { attempt, again: now + PROBE_PATIENCE };
     }
 
     /// The probe came back without a word on the host: the next request is the probe.
-    pub(super) fn probe_lost(&mut self, now: Instant) {
-        if self.state == State::Probing {
+    pub(super) fn probe_lost(&mut self, now: Instant, probe: u64) {
+        if matches!(self.state, State::Probing { attempt, .. } if attempt == probe) {
             self.state = State::Open { until: now };
         }
     }
@@ -131,10 +143,10 @@ impl Breaker {
     ) -> Option<Change> {
         let Failure { trouble, .. } = failure;
         match self.state {
-            State::Probing if failure.probe => return Some(self.open(now, trouble)),
+            State::Probing { .. } if failure.probe => return Some(self.open(now, trouble)),
             // Sent before it opened: nothing new.
             _ if self.opened_since(failure.started) => return None,
-            State::Probing | State::Open { .. } => return None,
+            State::Probing { .. } | State::Open { .. } => return None,
             State::Closed => {}
         }
         self.remember(now, failure);
@@ -314,15 +326,20 @@ mod tests {
             assert_eq!(breaker.leave(now), Leave::NotBefore(now + open));
             now += open;
             assert_eq!(breaker.leave(now), Leave::Probe);
-            breaker.probe_sent();
-            assert_eq!(breaker.leave(now), Leave::Blocked);
+            breaker.probe_sent(now, 1);
+            assert_eq!(breaker.leave(now), Leave::NotBefore(now + PROBE_PATIENCE));
+            assert_eq!(breaker.leave(now + PROBE_PATIENCE), Leave::Probe);
             open = (open * 2).min(LONGEST_OPEN);
             let probe = Failure { probe: true, ..failure(Trouble::Transport, now, 0) };
             let change = breaker.failed(now, probe, 5, || 5);
             assert_eq!(change, Some(Change::Opened { until: now + open }));
         }
         now += open;
-        breaker.probe_sent();
+        breaker.probe_sent(now, 1);
+        // Another was sent since: that the first is lost says nothing of it.
+        breaker.probe_sent(now, 2);
+        breaker.probe_lost(now, 1);
+        assert!(breaker.is_probing());
         assert_eq!(breaker.succeeded(now, now - open), None, "sent before it opened");
         assert_eq!(breaker.succeeded(now, now), Some(Change::Closed));
         assert_eq!((breaker.leave(now), breaker.trouble()), (Leave::Free, None));

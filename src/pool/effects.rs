@@ -346,7 +346,7 @@ impl Pool {
         }
         if ticket.probes.host {
             let host = self.slots[ticket.slot as usize].host;
-            self.hosts[host as usize].breaker.probe_lost(now);
+            self.hosts[host as usize].breaker.probe_lost(now, ticket.id);
             self.tell_host(host, effects);
         }
     }

@@ -7,8 +7,8 @@
 //! What the pool promises (and `tests` proves over random sequences of operations): it never grants a key that rests,
 //! is full, or whose host is shut; when a key is free it grants one, and none of a later priority while one of an
 //! earlier is good for the request; every ticket settled leaves nothing in flight; at most one probe is out per resting
-//! key or account and per open host; of each client, who came first is served first, and each client that waits has its
-//! turn in every round.
+//! key or account, and one in ten seconds per open host; of each client, who came first is served first, and each
+//! client that waits has its turn in every round.
 
 mod accounts;
 mod breaker;
@@ -175,7 +175,7 @@ impl Pool {
         let asking = self.asking(want);
         if let Some(ahead) = self.lines.ahead(at, want.arrival, want.has_returned()) {
             let free_at = self.free_at(at, now, ahead, asking);
-            let sooner = self.rotations[at as usize].rotation.awaits();
+            let sooner = self.awaits(at);
             return Err(Exhausted { why: Why::InLine, free_at, sooner });
         }
         if let Some(grant) = self.pick(set, at, now, asking) {
@@ -183,7 +183,7 @@ impl Pool {
             return Ok(grant);
         }
         let mut free_at = self.free_at(at, now, 0, asking);
-        let mut sooner = self.rotations[at as usize].rotation.awaits();
+        let mut sooner = self.awaits(at);
         if let Some(others) = self.routing.others().filter(|_| named && self.settings.others_step_in) {
             let at = self.rotation_of(others, want.model);
             // They step in with what they have to spare: nothing, while anyone waits for them.
@@ -196,9 +196,16 @@ impl Pool {
             }
             let theirs = self.free_at(at, now, ahead, asking);
             free_at = free_at.into_iter().chain(theirs).min();
-            sooner |= self.rotations[at as usize].rotation.awaits();
+            sooner |= self.awaits(at);
         }
         Err(Exhausted { why: Why::NoneFree, free_at, sooner })
+    }
+
+    /// Whether a member of the rotation may have a turn at any moment: when a trial ends, or a place is given back.
+    fn awaits(&self, at: u32) -> bool {
+        let rotation = &self.rotations[at as usize].rotation;
+        let mut hosts = rotation.lanes.iter().map(|lane| &self.hosts[lane.host as usize]);
+        rotation.awaits() || hosts.any(|host| host.breaker.is_probing())
     }
 
     /// Joins the line for a key; joining again keeps the place. To be called at once when [`Pool::acquire`] has

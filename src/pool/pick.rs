@@ -311,7 +311,7 @@ impl Pool {
         let breaker = &mut self.hosts[slot.host as usize].breaker;
         if breaker.leave(now) == Leave::Probe {
             ticket.probes.host = true;
-            breaker.probe_sent();
+            breaker.probe_sent(now, ticket.id);
         }
         slot.used += 1;
         slot.in_flight += 1;

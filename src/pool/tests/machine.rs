@@ -499,7 +499,7 @@ impl World {
             cooling.probe_back(out.id);
         }
         if out.probes.host {
-            self.breakers[host].probe_lost(now);
+            self.breakers[host].probe_lost(now, out.id);
         }
         self.woken(effects.wake);
         out.tried.push(self.keys[key].key.identity());

@@ -235,7 +235,7 @@ impl World {
         let proves = self.keys[key].cooling.leave(now) == Leave::Probe;
         self.keys[key].out += 1;
         if self.breakers[self.keys[key].host].leave(now) == Leave::Probe {
-            self.breakers[self.keys[key].host].probe_sent();
+            self.breakers[self.keys[key].host].probe_sent(now, id);
             probes.host = true;
         }
         // A probe only where the granted key itself needs one.
@@ -265,10 +265,11 @@ impl World {
         let charge = room.map(|room| room.charge(now, DEMAND));
         let started = now;
         let tried = tried.to_vec();
+        let recent = |out: &Out| out.started + SECOND * 10 > now;
         let same_host = |out: &Out| self.keys[out.key].host == self.keys[key].host;
         assert!(!proves || !self.out.iter().any(|out| out.proves && out.key == key), "two probes of one key");
         assert!(
-            !probes.host || !self.out.iter().any(|out| out.probes.host && same_host(out)),
+            !probes.host || !self.out.iter().any(|out| out.probes.host && same_host(out) && recent(out)),
             "two of one host"
         );
         let same_account = |out: &Out| out.proves_account && out.account == account;
