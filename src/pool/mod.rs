@@ -26,12 +26,14 @@ mod orders;
 mod outcome;
 mod pace;
 mod pick;
+mod prospects;
 mod ramp;
 mod rotation;
 mod routing;
 mod settings;
 mod slot;
 mod snapshot;
+mod tank;
 #[cfg(test)]
 mod tests;
 mod window;
@@ -48,7 +50,6 @@ pub use causes::{Causes, Resting};
 pub use cooling::Reason;
 use effects::{Word, family};
 pub use explain::{Counts, Explanation, PassedOver, Survey, Turn};
-pub use headroom::Room;
 use lateness::{ByKind, Usual};
 use limits::Limits;
 pub use line::LineFull;
@@ -62,6 +63,7 @@ use routing::Routing;
 pub use settings::{Settings, Strategy, UnknownStrategy};
 use slot::Slot;
 pub use snapshot::{HostView, KeyView, ModelRest, ModelRoom, Snapshot, State};
+pub use tank::Room;
 
 use crate::types::{Class, ClientId, Fingerprint, Key, KeyIdentity, Origin};
 

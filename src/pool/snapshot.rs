@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use super::{Pool, Reason, Trouble, headroom::Room, rotation::index};
+use super::{Pool, Reason, Trouble, rotation::index, tank::Room};
 use crate::types::{AccountId, Class, Key, Origin};
 
 /// Everything at one moment.
