@@ -49,7 +49,10 @@ fn read_waits(headers: &HeaderMap, wall: SystemTime) {
     if outright.is_some() {
         assert_eq!(outright, asked, "what is said outright counts");
     }
-    let exhausted = headers.keys().any(|name| name.as_str().contains("ratelimit-remaining"));
+    let exhausted = headers
+        .keys()
+        .map(http::HeaderName::as_str)
+        .any(|name| name.contains("ratelimit-") && name.contains("remaining"));
     assert!(asked.is_none() || outright.is_some() || exhausted, "a wait from nowhere");
     // An hour later a date is nearer, and a number is what it was.
     let later = retry_after(headers, wall + Duration::from_secs(3600));

@@ -139,7 +139,13 @@ impl World {
         for key in keys {
             let origin = key.settings().base.origin();
             let host = hosts.iter().position(|host| host.origin == *origin).unwrap_or_else(|| {
-                hosts.push(Host { origin: origin.clone(), shut_until: None, openings: 0, probe: None, another: None });
+                hosts.push(Host {
+                    origin: origin.clone(),
+                    shut_until: None,
+                    openings: 0,
+                    probe: None,
+                    another: None,
+                });
                 hosts.len() - 1
             });
             let same = |other: &Known| other.host == host && other.key.fingerprint() == key.fingerprint();
@@ -515,7 +521,8 @@ impl World {
         let forgetful = self.refused_models.len() > MODELS_REMEMBERED;
         for other in all {
             let known = &mut self.keys[other];
-            known.paced |= reason == Reason::RateLimited && named.is_some();
+            // By the distance that it keeps, or by how few may go at first after a guessed rest.
+            known.paced |= reason == Reason::RateLimited;
             known.refused_for_model |= model.is_some();
             let Some(end) = end else { continue };
             match model {
