@@ -174,6 +174,23 @@ async fn without_a_free_key_there_is_none_and_nobody_waits_for_one() {
 }
 
 #[tokio::test]
+async fn who_was_denied_a_second_call_has_one_later_if_it_hangs_on() {
+    let clock = StillClock::stop();
+    let upstream = Upstream::start().await;
+    upstream.key("sk-a").always(Answer::ok().hang());
+    let proxy = Proxy::start(&in_turn(&upstream, &KEYS[..2], HEDGED)).await;
+    assert_eq!(late_chat(&clock, &upstream, &proxy, async {}).await.attempts(), 2);
+    // The second to hang comes too soon after the first.
+    let then = async {
+        while hedges(&proxy, "budget").await == 0.0 {}
+        clock.pass(Duration::from_secs(1)).await;
+    };
+    let got = late_chat(&clock, &upstream, &proxy, then).await;
+    assert_eq!((got.status, got.attempts()), (200, 2));
+    assert_eq!((hedges(&proxy, "won").await, hedges(&proxy, "budget").await), (2.0, 1.0));
+}
+
+#[tokio::test]
 async fn what_may_have_had_effect_is_not_sent_twice() {
     let clock = StillClock::stop();
     let (upstream, proxy) = three(HEDGED).await;

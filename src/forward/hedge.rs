@@ -1,7 +1,7 @@
 //! Hedging: a second attempt, with a key of another account, for a request whose answer is late.
 //!
-//! It is off unless asked for. A request that may be repeated gets one such attempt at most, if a key is free at that
-//! moment and the budget allows it: no more than a share of all requests. The first answer that is none of a key's or
+//! It is off unless asked for. A request that may be repeated gets one such attempt at most, as soon as a key is free
+//! and the budget allows it: no more than a share of all requests. The first answer that is none of a key's or
 //! a host's faults is delivered, and the other attempt is dropped, which cuts it off. If one of the two fails, the
 //! other goes on.
 
@@ -26,6 +26,9 @@ use crate::{
     telemetry::{Hedged, access::Access},
     types::Class,
 };
+
+/// A request that could have no second attempt asks again after this time at the earliest.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// What a request and its hedge came to.
 pub(super) struct Raced {
@@ -65,7 +68,7 @@ impl Attempt {
 }
 
 impl Forwarder {
-    /// After which time without a head `inbound` is sent a second time.
+    /// After which time without an answer `inbound` is sent a second time.
     pub(super) fn hedges_after(&self, inbound: &Inbound) -> Option<Duration> {
         self.policy.hedge_after.filter(|_| inbound.may_repeat)
     }
@@ -81,11 +84,18 @@ impl Forwarder {
         let Course { inbound, after, .. } = course;
         let key = Arc::clone(lease.key());
         let mut first = pin!(self.attempt(&key, inbound, self.limit(&course), alarm));
-        if let Ok(attempt) = tokio::time::timeout(after, first.as_mut()).await {
-            return Ok(Raced { lease, attempt: attempt?, hedged: false, lost: None });
-        }
-        let Some(other) = self.second(&lease, &course) else {
-            return Ok(Raced { lease, attempt: first.await?, hedged: false, lost: None });
+        let (mut wait, mut denied) = (after, false);
+        let other = loop {
+            if let Ok(attempt) = tokio::time::timeout(wait, first.as_mut()).await {
+                return Ok(Raced { lease, attempt: attempt?, hedged: false, lost: None });
+            }
+            match self.second(&lease, &course) {
+                Ok(other) => break other,
+                Err(reason) if !std::mem::replace(&mut denied, true) => self.metrics.hedged(reason),
+                Err(_) => {}
+            }
+            // It hangs on, and so there may be a second attempt yet.
+            wait = after.max(ASK_AGAIN);
         };
         access.attempt(other.key().id());
         let mut alarm = Alarm::new(self.clock);
@@ -109,14 +119,13 @@ impl Forwarder {
     /// Settles the lease of an attempt that failed, at once: the other may go on for minutes.
     fn if_missed(&self, attempt: Attempt, lease: Lease) -> Either<Lost, (Lease, Attempt)> {
         match attempt {
-            Attempt::Missed(missed)
-                if !matches!(missed.verdict.class, Class::Success | Class::ClientFault) =>
-            {
+            attempt if attempt.is_an_answer() => Either::Right((lease, attempt)),
+            Attempt::Missed(missed) => {
                 let took = self.clock.mono().saturating_duration_since(lease.since());
                 lease.judged(&missed.verdict, &missed.told);
                 Either::Left(Lost { missed, took })
             }
-            attempt => Either::Right((lease, attempt)),
+            passed @ Attempt::Passed(_) => Either::Right((lease, passed)),
         }
     }
 
@@ -138,8 +147,8 @@ impl Forwarder {
         access.failed_beside(self.pool.name(), key.id(), verdict, status, *took);
     }
 
-    /// A key for the second attempt, if one is free now and the budget allows it.
-    fn second(&self, first: &Lease, course: &Course<'_>) -> Option<Lease> {
+    /// A key for the second attempt, if one is free now and the budget allows it; else what stands in the way.
+    fn second(&self, first: &Lease, course: &Course<'_>) -> Result<Lease, Hedged> {
         let tries = course.tries;
         let second = match self.pool.lease_beside(first, course.ask, &tries.keys, &tries.failed_hosts) {
             Some(lease) if tries.rules_out(lease.key()) => {
@@ -148,16 +157,12 @@ impl Forwarder {
             }
             second => second,
         };
-        let Some(lease) = second else {
-            self.metrics.hedged(Hedged::NoKey);
-            return None;
-        };
+        let lease = second.ok_or(Hedged::NoKey)?;
         if !self.hedges.lock().unwrap_or_else(PoisonError::into_inner).withdraw(self.clock.mono()) {
-            self.metrics.hedged(Hedged::Budget);
             lease.settle(Outcome::Unused);
-            return None;
+            return Err(Hedged::Budget);
         }
-        Some(lease)
+        Ok(lease)
     }
 
     /// How long an attempt that begins now may wait for its head.

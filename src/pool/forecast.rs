@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::{
     Effects, Pool, Ticket, Want,
     headroom::{Charge, Headroom},
-    limits::{Limit, ModelHash},
+    limits::ModelHash,
 };
 use crate::types::{Announced, Usage};
 
@@ -39,17 +39,14 @@ impl Pool {
         // What was charged to another account is not in this one's numbers.
         let charge = ticket.charge.filter(|_| ticket.account == account);
         let others = if charge.is_some() { 0 } else { self.in_flight_of(account).saturating_sub(1) };
-        self.limits.entry(now, account, model);
-        self.with_headroom(now, account, want, &mut effects, |headroom| {
-            let attempt = (ticket.id, ticket.started);
-            headroom.announced(now, attempt, charge, others, announced);
-        });
-        let is_scarce = |limit: &Limit| {
-            let share = limit.headroom.share(now);
-            share.is_some_and(|share| share < SCARCE) || limit.headroom.opens_at(now) > now
-        };
-        if self.limits.named_mut(account, Some(model)).is_some_and(|limit| is_scarce(limit)) {
-            self.mark_scarce(now, account, model, &mut effects);
+        let limit = self.limits.entry(now, account, model);
+        let before = limit.free_at(now);
+        limit.headroom.announced(now, (ticket.id, ticket.started), charge, others, announced);
+        let (after, opens) = (limit.free_at(now), limit.headroom.opens_at(now));
+        let is_scarce = opens > now || limit.headroom.share(now).is_some_and(|share| share < SCARCE);
+        self.tell_of_room(account, model, (before, after), &mut effects);
+        if is_scarce {
+            self.mark_if_cheap(now, account, model, Some(opens.max(now + SCARCE_FOR)), &mut effects);
         }
         effects
     }
@@ -109,10 +106,7 @@ impl Pool {
         let before = limit.free_at(now);
         change(&mut limit.headroom);
         let after = limit.free_at(now);
-        if after.is_some_and(|after| before.is_none_or(|before| after < before)) {
-            self.tell_for_model(account, model, effects);
-        }
-        self.tell_of_room(want, effects);
+        self.tell_of_room(account, model, (before, after), effects);
     }
 
     /// The model gets rotations of its own wherever the account serves it, if they cost nobody else's.
@@ -125,9 +119,21 @@ impl Pool {
         self.accounts.get(account).slots.iter().map(|slot| self.slots[*slot as usize].in_flight).sum()
     }
 
-    /// Who waits for more room than there was may find it.
-    fn tell_of_room(&self, want: &Want<'_>, effects: &mut Effects) {
-        let Some(model) = want.model.filter(|_| self.lines.waiting() > 0) else { return };
+    /// The account may be asked from another moment on than `before`. Who is parked until that is told if it is sooner;
+    /// and who waits for more room than there was may find it.
+    fn tell_of_room(
+        &mut self,
+        account: u32,
+        model: &str,
+        (before, after): (Option<Instant>, Option<Instant>),
+        effects: &mut Effects,
+    ) {
+        if after.is_some_and(|after| before.is_none_or(|before| after < before)) {
+            self.tell_for_model(account, model, effects);
+        }
+        if self.lines.waiting() == 0 {
+            return;
+        }
         for set in self.sets_of(model) {
             self.lines.wake(self.rotation_of(set, Some(model)), &mut effects.wake);
         }

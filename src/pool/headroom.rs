@@ -9,7 +9,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::tank::{Back, Room, Tank, float, number_of};
+use super::tank::{Back, Room, Tank, float};
 use crate::types::{Announced, Demand};
 
 /// However long an account is said to be empty, after this time one request finds out whether that is so.
@@ -235,11 +235,7 @@ impl Headroom {
             }
             let (thought, of) = thought;
             let before = tank.as_ref().filter(|tank| tank.number == of).zip(known(thought));
-            let mut filled = Tank::new(now, sent, &said, before, since.into(), reserve);
-            if filled.number == 0 {
-                filled.number = number_of(attempt);
-            }
-            *tank = Some(filled);
+            *tank = Some(Tank::new(now, (attempt, sent), &said, before, since.into(), reserve));
         }
     }
 }

@@ -33,16 +33,16 @@ pub(super) struct Tank {
     /// Its number: what is known of one says nothing of another.
     pub(super) number: u16,
     pub(super) left: f64,
-    pub(super) at: Instant,
+    at: Instant,
     /// By how much answers have put it right.
     pub(super) mended: f64,
     /// What is not given out: estimates may be too low.
-    pub(super) reserve: f64,
+    reserve: f64,
     /// How much there is when it is full. Infinite where nobody has said.
     pub(super) most: f64,
     pub(super) back: Back,
     /// From then on nothing is known of it.
-    pub(super) until: Instant,
+    until: Instant,
 }
 
 /// How more comes.
@@ -61,9 +61,9 @@ pub(super) fn float(count: u64) -> f64 {
     count as f64
 }
 
-/// A number for a tank that the answer to `attempt` has filled; never 0.
+/// The number of a tank that the answer to `attempt` has filled first; never 0.
 #[expect(clippy::cast_possible_truncation, reason = "the remainder is small enough")]
-pub(super) fn number_of(attempt: u64) -> u16 {
+fn number_of(attempt: u64) -> u16 {
     (attempt % u64::from(u16::MAX)) as u16 + 1
 }
 
@@ -84,11 +84,11 @@ pub(super) fn rate(most: f64, used: f64, reset: Duration, known: Option<Back>) -
 }
 
 impl Tank {
-    /// As an answer to a request that was `sent` then says. What was thought `before` is compared with it; a new one,
-    /// since whose answer's request so much was `given` out, has no number yet.
+    /// As the answer to an attempt that was `sent` then says. What was thought `before` is compared with it. A new one
+    /// has the attempt's number; so much was `given` out since.
     pub(super) fn new(
         now: Instant,
-        sent: Instant,
+        (attempt, sent): (u64, Instant),
         said: &Allowance,
         before: Option<(&Self, f64)>,
         given: f64,
@@ -110,7 +110,7 @@ impl Tank {
             _ => Back::Unknown,
         };
         let until = now + reset.map_or(KEPT, |reset| reset.max(KEPT)) + AND_THEN;
-        let number = before.map_or(0, |(before, _)| before.number);
+        let number = before.map_or_else(|| number_of(attempt), |(before, _)| before.number);
         let (left, mended) = match before {
             Some((before, thought)) => {
                 let wrong = remaining - thought - before.mended;
