@@ -22,6 +22,8 @@ use crate::input::{MANY, MODELS, Op, Refused, Script};
 /// However long an upstream asks to stay away, a day later it is asked again.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const NANOSECOND: Duration = Duration::from_nanos(1);
+/// A key that has brought nothing for so long may be behind the others: then it is nobody's first choice.
+const LATE: Duration = Duration::from_millis(100);
 /// Rests for so many models are kept at least; then those that are soonest over make room.
 const MODELS_REMEMBERED: usize = 100;
 /// So many clients take turns in asking.
@@ -62,6 +64,8 @@ struct Known {
     named_for: HashMap<&'static str, Instant>,
     /// The grant that is to show whether it is well again.
     probe: Option<u64>,
+    /// When the first attempt since it was last heard of went out.
+    silent: Option<Instant>,
     /// Whether a refusal has taught it to keep a distance between its requests.
     paced: bool,
     /// Whether it was refused for one model alone: such rests are not seen from outside.
@@ -87,6 +91,8 @@ struct Out {
     id: u64,
     key: usize,
     request: Request,
+    /// Whether its head has come.
+    heard: bool,
     /// Whether something may be waiting for its end to know how a key or a host is.
     may_prove: bool,
 }
@@ -161,6 +167,7 @@ impl World {
                 named: None,
                 named_for: HashMap::new(),
                 probe: None,
+                silent: None,
                 paced: false,
                 refused_for_model: false,
                 denied: BTreeSet::new(),
@@ -443,14 +450,16 @@ impl World {
         }
         self.keys[number].out += 1;
         self.keys[number].used += 1;
-        self.out.push(Out { ticket, id, key: number, request: request.clone(), may_prove });
+        self.keys[number].silent.get_or_insert(self.now);
+        self.out.push(Out { ticket, id, key: number, request: request.clone(), heard: false, may_prove });
     }
 
     fn heard(&mut self, which: u8, after: Duration) {
         let Some(nth) = usize::from(which).checked_rem(self.out.len()) else { return };
         let out = &mut self.out[nth];
         let effects = self.pool.heard(self.now, &mut out.ticket, after, &out.request.want());
-        out.may_prove = false;
+        (out.heard, out.may_prove) = (true, false);
+        self.keys[out.key].silent = None;
         let id = out.id;
         self.no_probe(|probe| probe == id);
         self.carry_out(effects);
@@ -463,7 +472,7 @@ impl World {
     }
 
     fn settle_nth(&mut self, nth: usize, outcome: Outcome) -> Request {
-        let Out { ticket, id, key, mut request, .. } = self.out.swap_remove(nth);
+        let Out { ticket, id, key, heard, mut request, .. } = self.out.swap_remove(nth);
         let class = class_of(outcome);
         self.pool.note(self.now, &ticket, class);
         if !matches!(class, Class::Success | Class::ClientFault) {
@@ -473,6 +482,7 @@ impl World {
         self.no_probe(|probe| probe == id);
         self.keys[key].out -= 1;
         match outcome {
+            Outcome::Good if !heard => self.keys[key].silent = None,
             Outcome::Rest { reason, of, named } => {
                 let for_model = matches!(of, Rests::KeyForModel | Rests::AccountForModel);
                 self.note_rest(key, of, request.model.filter(|_| for_model), reason, named);
@@ -702,7 +712,9 @@ impl World {
             let Known { key: this, denied, .. } = &self.keys[*key];
             let host_failed = request.failed_hosts.contains(this.settings().base.origin());
             let tried = request.tried.contains(&this.identity());
-            self.is_surely_free(*key, before) && !tried && !host_failed && !denied.contains(request.purpose)
+            let late = self.keys[*key].silent.is_some_and(|since| since + LATE <= self.now);
+            let good = !tried && !host_failed && !denied.contains(request.purpose);
+            self.is_surely_free(*key, before) && good && !late
         });
         let sound: Vec<_> = sound.collect();
         let priority = |key: usize| self.keys[key].key.settings().priority;
@@ -811,8 +823,8 @@ impl World {
         for (reason, begun) in rests_begun {
             assert_eq!(begun, self.rests_begun.get(&reason).copied().unwrap_or_default(), "{reason:?}");
         }
-        // With the stand-ins, a model has two sets.
-        let most = 2 * self.keys.len() * self.refused_models.len();
+        // For a model, a key rests in each of its sets (with the stand-ins there are two), and with its account.
+        let most = 3 * self.keys.len() * self.refused_models.len();
         assert!(model_rests.iter().map(|(_, count)| count).sum::<usize>() <= most);
     }
 
