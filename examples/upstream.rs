@@ -20,5 +20,6 @@ async fn main() -> std::io::Result<()> {
     let upstream = Upstream::start_on(Arguments::parse().listen).await;
     upstream.count_only();
     println!("an OpenAI-compatible API for any key on {}/v1", upstream.url());
+    println!("Anthropic's, Gemini's, Azure's and two plain services at their own paths");
     tokio::signal::ctrl_c().await
 }

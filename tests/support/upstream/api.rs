@@ -1,4 +1,4 @@
-//! A small OpenAI-compatible API. Two equal requests get equal answers, but for `x-request-id`.
+//! A small OpenAI-compatible API, and the way to the others. Two equal requests get equal answers, but for `x-request-id`.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -7,10 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use http::Method;
 use serde_json::{Value, json};
 
+use super::dialect::Dialect;
+use super::keys::Standing;
 use super::media::StoredFile;
+use super::openai_faults::with_standing;
 use super::record::Recorded;
 use super::script::Answer;
-use super::{chat, media};
+use super::{anthropic, azure, chat, gemini, generic, media};
 
 /// When everything here was made.
 pub(super) const CREATED: u64 = 1_750_000_000;
@@ -18,7 +21,7 @@ pub(super) const CREATED: u64 = 1_750_000_000;
 /// The models on the list. Every other name is served too, except [`NO_SUCH_MODEL`].
 const MODELS: [&str; 6] =
     ["gpt-4o", "gpt-4o-mini", "text-embedding-3-small", "whisper-1", "tts-1", "omni-moderation-latest"];
-const NO_SUCH_MODEL: &str = "no-such-model";
+pub(super) const NO_SUCH_MODEL: &str = "no-such-model";
 
 /// An answer that `?` hands back.
 pub(super) type Refusal = Box<Answer>;
@@ -29,27 +32,31 @@ pub(super) struct Api {
     pub uploads: AtomicU64,
     /// By account and id.
     pub files: Mutex<BTreeMap<(String, String), StoredFile>>,
+    pub batches: anthropic::Batches,
 }
 
 impl Api {
-    /// The answer to a request of this account.
-    pub fn answer(&self, request: &Recorded, account: &str) -> Answer {
-        let number = self.served.fetch_add(1, Ordering::Relaxed);
-        self.route(request, account)
-            .unwrap_or_else(|refusal| *refusal)
-            .header("x-request-id", format_args!("req_{number:032x}"))
-            .header("openai-organization", "org-simulated")
-            .header("openai-project", account)
-            .header("openai-processing-ms", 7)
-            .header("openai-version", "2020-10-01")
-            .header("x-ratelimit-limit-tokens", 2_000_000)
-            .header("x-ratelimit-remaining-tokens", 1_999_900)
-            .header("x-ratelimit-reset-tokens", "3ms")
-            .header("set-cookie", format_args!("__cf_bm={number:x}; path=/; HttpOnly; Secure; SameSite=None"))
-            .header("set-cookie", format_args!("_cfuvid={number:x}; path=/; HttpOnly; Secure; SameSite=None"))
+    /// The number of a request, for its id.
+    pub fn number(&self) -> u64 {
+        self.served.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn route(&self, request: &Recorded, account: &str) -> Result<Answer, Refusal> {
+    /// The answer to a request of this account.
+    pub fn answer(&self, dialect: Dialect, request: &Recorded, account: &str, standing: Standing) -> Answer {
+        let number = self.number();
+        let openai = || self.route(request, account).unwrap_or_else(|refusal| *refusal);
+        match dialect {
+            Dialect::OpenAi => with_headers(openai(), account, &standing, number),
+            Dialect::Anthropic => anthropic::answer(self, request, account, standing, number),
+            Dialect::Gemini => gemini::answer(request),
+            Dialect::GeminiCompatible => gemini::compatible(openai(), request),
+            Dialect::Azure => azure::answer(self, request, account, standing, number),
+            Dialect::Generic => generic::answer(request),
+        }
+    }
+
+    /// The answer of OpenAI's API, which others are compatible with.
+    pub fn route(&self, request: &Recorded, account: &str) -> Result<Answer, Refusal> {
         let path = request.path();
         let place = path.split_once("/v1/").or_else(|| path.split_once("/v1beta/openai/"));
         let segments: Vec<_> = place.map_or("", |(_, rest)| rest).split('/').collect();
@@ -76,6 +83,21 @@ impl Api {
             _ => Err(unknown_url(request)),
         }
     }
+}
+
+fn with_headers(answer: Answer, account: &str, standing: &Standing, number: u64) -> Answer {
+    let answer = answer
+        .header("x-request-id", format_args!("req_{number:032x}"))
+        .header("openai-organization", "org-simulated")
+        .header("openai-project", account)
+        .header("openai-processing-ms", 7)
+        .header("openai-version", "2020-10-01")
+        .header("x-ratelimit-limit-tokens", 2_000_000)
+        .header("x-ratelimit-remaining-tokens", 1_999_900)
+        .header("x-ratelimit-reset-tokens", "3ms")
+        .header("set-cookie", format_args!("__cf_bm={number:x}; path=/; HttpOnly; Secure; SameSite=None"))
+        .header("set-cookie", format_args!("_cfuvid={number:x}; path=/; HttpOnly; Secure; SameSite=None"));
+    with_standing(answer, standing)
 }
 
 pub(super) fn ok(value: &Value) -> Answer {

@@ -1,8 +1,9 @@
-//! Endpoints that write text: they echo the last user message, word by word.
+//! Endpoints that write text: they echo the last user message, word by word, or call the tool they are offered.
 
 use serde_json::{Value, json};
 
 use super::api::{CREATED, Refusal, bad_request, fnv, missing, ok};
+use super::said::{Choice, Finish, Said, Tool, last_user_text, text_or_hello, words};
 use super::script::Answer;
 
 /// The chunks of a chat stream that says `text`, `[DONE]` included.
@@ -26,13 +27,13 @@ pub(super) fn chat(body: &Value) -> Result<Answer, Refusal> {
         let message = "Invalid 'messages': empty array. Expected an array with minimum length 1.";
         return Err(bad_request(message, "messages", Some("empty_array")));
     }
-    let limit = body["max_completion_tokens"].as_u64().or_else(|| body["max_tokens"].as_u64());
-    let said = Said::new(&last_user_text(messages), words(&body["messages"]), limit);
+    let said = said(body, messages);
     let model = body["model"].as_str().unwrap_or_default();
     if body["stream"] == true {
         return Ok(Answer::sse(chat_stream(model, &said, body["stream_options"]["include_usage"] == true)));
     }
-    let message = json!({"role": "assistant", "content": said.text(), "refusal": null, "annotations": []});
+    let mut message = said.message(&said.text());
+    message["annotations"] = json!([]);
     Ok(ok(&json!({
         "id": "chatcmpl-simulated", "object": "chat.completion", "created": CREATED, "model": model,
         "choices": [{"index": 0, "message": message, "logprobs": null, "finish_reason": said.finish_reason()}],
@@ -110,28 +111,25 @@ fn response_id(account: &str) -> String {
     format!("resp_{:016x}", fnv(account.as_bytes()))
 }
 
-/// What the model says.
-struct Said {
-    words: Vec<String>,
-    prompt_tokens: usize,
-    cut: bool,
-}
-
 impl Said {
-    fn new(text: &str, prompt_tokens: usize, limit: Option<u64>) -> Self {
-        let mut words: Vec<_> = text.split_inclusive(' ').map(str::to_owned).collect();
-        let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
-        let cut = words.len() > limit;
-        words.truncate(limit);
-        Self { words, prompt_tokens, cut }
-    }
-
-    fn text(&self) -> String {
-        self.words.concat()
-    }
-
     fn finish_reason(&self) -> &'static str {
-        if self.cut { "length" } else { "stop" }
+        match self.finish() {
+            Finish::Stop => "stop",
+            Finish::Length => "length",
+            Finish::Tool => "tool_calls",
+        }
+    }
+
+    /// As a message, or the first delta of a stream.
+    fn message(&self, text: &str) -> Value {
+        let mut message = json!({"role": "assistant", "content": text, "refusal": null});
+        if let Some(name) = &self.tool {
+            let function = json!({"name": name, "arguments": text});
+            message["content"] = Value::Null;
+            message["tool_calls"] =
+                json!([{"id": "call_simulated", "type": "function", "function": function}]);
+        }
+        message
     }
 
     fn usage(&self) -> Value {
@@ -148,6 +146,26 @@ impl Said {
     }
 }
 
+fn said(body: &Value, messages: &[Value]) -> Said {
+    let limit = body["max_completion_tokens"].as_u64().or_else(|| body["max_tokens"].as_u64());
+    let read = words(&body["messages"]);
+    if let Some(result) = messages.last().filter(|last| last["role"] == "tool") {
+        return Said::new(&text_or_hello(&result["content"]), read, limit);
+    }
+    let tools: Vec<_> = body["tools"].as_array().into_iter().flatten().filter_map(tool).collect();
+    let choice = match &body["tool_choice"] {
+        Value::String(choice) if choice == "none" => Choice::Never,
+        Value::Object(choice) => Choice::Named(choice["function"]["name"].as_str().unwrap_or_default()),
+        _ => Choice::Free,
+    };
+    Said::new(&last_user_text(messages), read, limit).or_calls(&tools, &choice)
+}
+
+fn tool(tool: &Value) -> Option<Tool<'_>> {
+    let function = tool.get("function")?;
+    Some(Tool { name: function["name"].as_str()?, schema: &function["parameters"] })
+}
+
 fn chat_stream(model: &str, said: &Said, with_usage: bool) -> Vec<String> {
     let chunk = |choices: Value, usage: Option<Value>| {
         let mut chunk = json!({
@@ -160,9 +178,16 @@ fn chat_stream(model: &str, said: &Said, with_usage: bool) -> Vec<String> {
         chunk.to_string()
     };
     let choice = |delta: Value, finish_reason: Value| json!([{"index": 0, "delta": delta, "logprobs": null, "finish_reason": finish_reason}]);
-    let opening = json!({"role": "assistant", "content": "", "refusal": null});
+    let mut opening = said.message("");
+    if said.tool.is_some() {
+        opening["tool_calls"][0]["index"] = 0.into();
+    }
     let mut events = vec![chunk(choice(opening, Value::Null), None)];
-    events.extend(said.words.iter().map(|word| chunk(choice(json!({"content": word}), Value::Null), None)));
+    let delta = |word: &str| match said.tool {
+        Some(_) => json!({"tool_calls": [{"index": 0, "function": {"arguments": word}}]}),
+        None => json!({"content": word}),
+    };
+    events.extend(said.words.iter().map(|word| chunk(choice(delta(word), Value::Null), None)));
     events.push(chunk(choice(json!({}), said.finish_reason().into()), None));
     if with_usage {
         events.push(chunk(json!([]), Some(said.usage())));
@@ -203,7 +228,7 @@ impl ResponseObject<'_> {
 
     fn finished(&self) -> Value {
         let (read, written) = (self.said.prompt_tokens, self.said.words.len());
-        let status = if self.said.cut { "incomplete" } else { "completed" };
+        let status = if self.said.finish() == Finish::Length { "incomplete" } else { "completed" };
         let usage = json!({
             "input_tokens": read, "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
             "output_tokens": written, "output_tokens_details": {"reasoning_tokens": 0},
@@ -245,24 +270,4 @@ fn response_stream(response: &ResponseObject<'_>) -> Vec<String> {
     say("response.output_item.done", json!({"output_index": 0, "item": done}));
     say(&format!("response.{status}"), json!({"response": finished}));
     events
-}
-
-fn last_user_text(messages: &[Value]) -> String {
-    let last = messages.iter().rev().find(|message| message["role"] == "user");
-    let text = match last.map(|message| &message["content"]) {
-        Some(Value::String(text)) => text.clone(),
-        Some(Value::Array(parts)) => parts.iter().filter_map(|part| part["text"].as_str()).collect(),
-        _ => String::new(),
-    };
-    if text.is_empty() { "Hello!".to_owned() } else { text }
-}
-
-/// As many tokens as there are words in the texts of a prompt.
-fn words(prompt: &Value) -> usize {
-    match prompt {
-        Value::String(text) => text.split_whitespace().count(),
-        Value::Array(items) => items.iter().map(words).sum(),
-        Value::Object(message) => message.get("content").or_else(|| message.get("text")).map_or(0, words),
-        _ => 1,
-    }
 }

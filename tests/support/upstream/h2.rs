@@ -17,8 +17,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::AsyncReadExt;
 
 use super::body::Step;
+use super::dialect::key_of;
 use super::listen::Socket;
-use super::record::{Call, Link, Recorded, key_of};
+use super::record::{Call, Link, Recorded};
 use super::script::{Answer, Body, Start};
 use super::{Hub, wire};
 

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::dialect::Dialect;
+use super::faults::{Fault, overload_event};
 use super::record::Recorded;
 use super::script::{Answer, Body};
 use super::{Hub, lock};
@@ -27,15 +29,25 @@ pub enum Character {
         rps: f64,
         burst: u32,
     },
-    /// 401 `invalid_api_key`.
+    /// Not accepted: 401, or 400 of Gemini.
     Revoked,
     /// With this probability a 500 or a reset connection, in equal shares.
     Flaky {
         probability: f64,
         seed: u64,
     },
-    /// 429 `insufficient_quota`.
+    /// Nothing left to spend.
     OutOfQuota,
+    /// 500.
+    Failing,
+    /// 503, or 529 of Anthropic.
+    Overloaded,
+    /// Streams two pieces and breaks off.
+    Breaking,
+    /// Streams two pieces and falls silent.
+    Stalling,
+    /// Streams three pieces, then an error event.
+    OverloadedLater,
 }
 
 impl KeyScript<'_> {
@@ -58,6 +70,11 @@ impl KeyScript<'_> {
             Character::Revoked => self.always(Answer::revoked()),
             Character::Flaky { probability, seed } => self.always(flaky(probability, seed)),
             Character::OutOfQuota => self.always(Answer::out_of_quota()),
+            Character::Failing => self.always(Answer::failing()),
+            Character::Overloaded => self.always(Answer::overloaded()),
+            Character::Breaking => self.always(Answer::api().cut_after(2)),
+            Character::Stalling => self.always(Answer::api().stall_after(2)),
+            Character::OverloadedLater => self.always(Answer::overloaded_after(3)),
         }
     }
 
@@ -82,44 +99,14 @@ impl KeyScript<'_> {
     }
 }
 
-impl Answer {
-    /// 401 for a key that is no longer valid.
-    pub fn revoked() -> Self {
-        let message = "Incorrect API key provided. You can find your API key in your account settings.";
-        Self::status(401).error("invalid_request_error", "invalid_api_key", message)
-    }
-
-    /// 429 that waiting does not cure.
-    pub fn out_of_quota() -> Self {
-        let message = "You exceeded your current quota, please check your plan and billing details.";
-        Self::status(429).error("insufficient_quota", "insufficient_quota", message)
-    }
-
-    /// 429 that waiting cures; the headers tell for how long.
-    pub fn rate_limited(wait: Duration) -> Self {
-        let message = format!("Rate limit reached on requests per min. Please try again in {}.", go(wait));
-        Self::status(429)
-            .error("requests", "rate_limit_exceeded", &message)
-            .retry_after(wait.as_secs() + u64::from(wait.subsec_nanos() > 0))
-            .header("retry-after-ms", wait.as_nanos().div_ceil(1_000_000))
-    }
-
-    /// 503 of a provider under too much load.
-    pub fn overloaded() -> Self {
-        let message = "The server is currently overloaded with other requests.";
-        Self::status(503).error("server_error", "server_is_overloaded", message)
-    }
-}
-
 fn flaky(probability: f64, seed: u64) -> Answer {
     let dice = Mutex::new(fastrand::Rng::with_seed(seed));
     Answer::with(move |_| {
         let mut dice = lock(&dice);
-        let failure = Answer::status(500).error("server_error", "", "The server had an error.");
         match (dice.f64() < probability, dice.bool()) {
             (false, _) => Answer::api(),
-            (true, false) => failure,
-            (true, true) => failure.reset_before_head(),
+            (true, false) => Answer::failing(),
+            (true, true) => Answer::failing().reset_before_head(),
         }
     })
 }
@@ -149,6 +136,7 @@ struct Bucket {
 }
 
 /// A bucket as the rate headers tell it.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Standing {
     pub limit: u32,
     pub remaining: u32,
@@ -190,7 +178,7 @@ impl Keys {
         if let Some(bucket) = parts.buckets.get_mut(&account)
             && let Err(wait) = bucket.take()
         {
-            return with_standing(Answer::rate_limited(wait), &bucket.standing());
+            return Answer::fault(429, Fault::RateLimited(wait, Some(bucket.standing())));
         }
         match parts.known.get_mut(key).map(|part| &mut part.script) {
             Some(script) if script.len() > 1 => script.pop_front().expect("there are several"),
@@ -206,7 +194,9 @@ impl Hub {
         loop {
             let computed = match &answer.body {
                 Body::Computed(compute) => compute(request),
+                Body::Fault(fault) => fault.answer(request, self.api.number()),
                 Body::Api => self.api_answer(request),
+                Body::ApiUntil(pieces) => self.overloaded_after(*pieces, request),
                 _ => return answer,
             };
             answer = answer.onto(computed);
@@ -214,16 +204,25 @@ impl Hub {
     }
 
     fn api_answer(&self, request: &Recorded) -> Answer {
-        let Some(key) = &request.key else {
-            let message = "You didn't provide an API key.";
-            return Answer::status(401).error("invalid_request_error", "", message);
+        let dialect = Dialect::of_request(request);
+        let Some(key) = dialect.own_key(&request.headers, &request.target) else {
+            return Fault::NoKey.answer(request, self.api.number());
         };
         let mut parts = lock(&self.keys.parts);
-        let account = parts.account(key);
+        let account = parts.account(&key);
         let unlimited = Standing { limit: 10_000, remaining: 9_999, reset: Duration::from_millis(6) };
         let standing = parts.buckets.get_mut(&account).map_or(unlimited, |bucket| bucket.standing());
         drop(parts);
-        with_standing(self.api.answer(request, &account), &standing)
+        self.api.answer(dialect, request, &account, standing)
+    }
+
+    fn overloaded_after(&self, pieces: usize, request: &Recorded) -> Answer {
+        let mut answer = self.api_answer(request);
+        if let Body::Events(events) = &mut answer.body {
+            events.truncate(pieces);
+            events.push(overload_event(request, self.api.number()).into());
+        }
+        answer
     }
 }
 
@@ -265,26 +264,6 @@ impl Bucket {
             remaining: self.level as u32,
             reset: Duration::from_secs_f64(missing / self.rps),
         }
-    }
-}
-
-fn with_standing(answer: Answer, standing: &Standing) -> Answer {
-    answer
-        .header("x-ratelimit-limit-requests", standing.limit)
-        .header("x-ratelimit-remaining-requests", standing.remaining)
-        .header("x-ratelimit-reset-requests", go(standing.reset))
-}
-
-/// A duration as Go prints it, to the millisecond: `20ms`, `1.5s`, `6m0s`.
-fn go(time: Duration) -> String {
-    let millis = time.as_nanos().div_ceil(1_000_000);
-    let (minutes, seconds) = (millis / 60_000, (millis % 60_000) as f64 / 1000.0);
-    match millis {
-        0 => "0s".to_owned(),
-        1..1000 => format!("{millis}ms"),
-        1000..60_000 => format!("{seconds}s"),
-        60_000..3_600_000 => format!("{minutes}m{seconds}s"),
-        _ => format!("{}h{}m{seconds}s", minutes / 60, minutes % 60),
     }
 }
 

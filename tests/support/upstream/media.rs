@@ -250,7 +250,7 @@ fn attribute(header: &str, name: &str) -> Option<String> {
 }
 
 /// Equal inputs have equal vectors of length 1.
-fn vector(input: &str, dimensions: u64) -> Vec<f32> {
+pub(super) fn vector(input: &str, dimensions: u64) -> Vec<f32> {
     let mut dice = fastrand::Rng::with_seed(fnv(input.as_bytes()));
     let raw: Vec<f32> = (0..dimensions).map(|_| dice.f32() - 0.5).collect();
     let length = raw.iter().map(|x| x * x).sum::<f32>().sqrt();

@@ -1,5 +1,5 @@
 //! A simulated upstream on a real socket: scripted per key, faulty on demand, and otherwise a small
-//! OpenAI-compatible API.
+//! API in the dialect that the path asks for: OpenAI's, Anthropic's, Gemini's, Azure's, or plain REST.
 //!
 //! ```ignore
 //! let up = Upstream::start().await;
@@ -14,15 +14,23 @@
     allow(dead_code, unreachable_pub, unused_imports, reason = "each program uses its own part of it")
 )]
 
+mod anthropic;
 mod api;
+mod azure;
 mod body;
 mod chat;
+mod dialect;
+mod faults;
+mod gemini;
+mod generic;
 mod h2;
 mod keys;
 mod listen;
 mod media;
+mod openai_faults;
 mod play;
 mod record;
+mod said;
 mod script;
 mod tls;
 mod wire;
@@ -38,6 +46,7 @@ use listen::{bind, open, reap};
 
 pub use body::{Counter, Gate};
 pub use chat::{chat_events, response_events};
+pub use dialect::Dialect;
 pub use keys::{Character, KeyScript};
 pub use record::Recorded;
 pub use script::{Answer, error_body};

@@ -62,7 +62,9 @@ impl Answer {
             Body::Bytes(bytes) => (Source::Queue([bytes].into()), self.ending),
             Body::Events(events) => (Source::Queue(events.into()), self.ending),
             Body::Endless(piece, counter) => (Source::Endless { piece, counter }, self.ending),
-            Body::Raw(_) | Body::Api | Body::Computed(_) => (Source::Queue([].into()), Ending::CutAfter(0)),
+            Body::Raw(_) | Body::Api | Body::ApiUntil(_) | Body::Fault(_) | Body::Computed(_) => {
+                (Source::Queue([].into()), Ending::CutAfter(0))
+            }
         };
         Pieces::new(source, self.pace, ending)
     }

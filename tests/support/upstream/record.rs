@@ -48,20 +48,6 @@ impl Recorded {
     }
 }
 
-/// Where a credential stands, for every dialect.
-pub(super) fn key_of(headers: &HeaderMap, target: &str) -> Option<String> {
-    let text = |name| headers.get(name)?.to_str().ok();
-    let bearer = text("authorization").map(|value| value.strip_prefix("Bearer ").unwrap_or(value));
-    let query = target.split_once('?').map_or("", |(_, query)| query);
-    let parameter = query.split('&').find_map(|pair| pair.strip_prefix("key="));
-    bearer
-        .or_else(|| text("x-api-key"))
-        .or_else(|| text("api-key"))
-        .or_else(|| text("x-goog-api-key"))
-        .or(parameter)
-        .map(str::to_owned)
-}
-
 pub(super) struct Ledger {
     book: Mutex<Book>,
     changed: watch::Sender<()>,

@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
 use super::body::{Counter, Ending, Gate, Pace};
+use super::faults::Fault;
 use super::record::Recorded;
 
 /// One answer, or one way to fail to answer.
@@ -37,6 +38,9 @@ pub(super) enum Body {
     Endless(Bytes, Counter),
     Raw(Bytes),
     Api,
+    /// The realistic API's pieces up to so many, then an overload.
+    ApiUntil(usize),
+    Fault(Fault),
     Computed(Arc<dyn Fn(&Recorded) -> Answer + Send + Sync>),
 }
 

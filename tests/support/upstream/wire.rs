@@ -12,8 +12,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::Hub;
 use super::body::{Counter, Step};
+use super::dialect::key_of;
 use super::listen::Socket;
-use super::record::{Link, Recorded, key_of};
+use super::record::{Link, Recorded};
 use super::script::{Afterwards, Answer, Body, Framing, Start};
 
 /// How much of a request's body is kept.
