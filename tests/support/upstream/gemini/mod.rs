@@ -85,63 +85,53 @@ fn invalid(message: impl Into<String>) -> Refused {
 }
 
 pub(super) fn answer(request: &Recorded) -> Answer {
-    match route(request) {
-        Ok(value) => google(Answer::status(200).json(&value)),
-        Err(Outcome::Stream(answer)) => answer,
-        Err(Outcome::Refused(refused)) => refused.answer(request),
-    }
+    route(request).unwrap_or_else(|refused| refused.answer(request))
 }
 
-/// What is not one object.
-enum Outcome {
-    Stream(Answer),
-    Refused(Refused),
+fn ok(value: &Value) -> Answer {
+    google(Answer::status(200).json(value))
 }
 
-impl From<Refused> for Outcome {
-    fn from(refused: Refused) -> Self {
-        Self::Refused(refused)
-    }
+fn not_found() -> Refused {
+    Refused::new(404, "NOT_FOUND", "Requested entity was not found.")
 }
 
-fn route(request: &Recorded) -> Result<Value, Outcome> {
+fn route(request: &Recorded) -> Result<Answer, Refused> {
     let path = request.path();
     let place = path.split_once("/v1beta/").or_else(|| path.split_once("/v1/"));
     let rest = place.map_or("", |(_, rest)| rest);
     if request.method == Method::GET {
         return match rest.split('/').collect::<Vec<_>>().as_slice() {
-            ["models"] => Ok(models(request)),
+            ["models"] => Ok(ok(&models(request))),
             ["models", name] => {
                 served(name)?;
-                Ok(model(name, "generateContent"))
+                Ok(ok(&model(name, "generateContent")))
             }
-            _ => Err(Refused::new(404, "NOT_FOUND", "Requested entity was not found.").into()),
+            _ => Err(not_found()),
         };
     }
     let call = rest.strip_prefix("models/").and_then(|call| call.rsplit_once(':'));
     let Some((name, verb)) = call.filter(|_| request.method == Method::POST) else {
-        return Err(Refused::new(404, "NOT_FOUND", "Requested entity was not found.").into());
+        return Err(not_found());
     };
     served(name)?;
     let body = match serde_json::from_slice(&request.body) {
         Ok(Value::Object(body)) => Value::Object(body),
-        _ => return Err(invalid("Invalid JSON payload received. Unexpected token.").into()),
+        _ => return Err(invalid("Invalid JSON payload received. Unexpected token.")),
     };
-    match verb {
-        "generateContent" => Ok(content::generate(name, &body)?),
-        "streamGenerateContent" => {
-            let pieces = content::stream(name, &body)?;
-            Err(Outcome::Stream(if wants_events(request) { events(&pieces) } else { array(&pieces) }))
-        }
-        "countTokens" => Ok(content::count_tokens(&body)),
-        "embedContent" => Ok(json!({"embedding": content::embedding(&body)?})),
+    Ok(match verb {
+        "generateContent" => ok(&content::generate(name, &body)?),
+        "streamGenerateContent" if wants_events(request) => events(&content::stream(name, &body)?),
+        "streamGenerateContent" => array(&content::stream(name, &body)?),
+        "countTokens" => ok(&content::count_tokens(&body)),
+        "embedContent" => ok(&json!({"embedding": content::embedding(&body)?})),
         "batchEmbedContents" => {
             let requests = body["requests"].as_array().into_iter().flatten();
             let embeddings = requests.map(content::embedding).collect::<Result<Vec<_>, _>>()?;
-            Ok(json!({"embeddings": embeddings}))
+            ok(&json!({"embeddings": embeddings}))
         }
-        _ => Err(Refused::new(404, "NOT_FOUND", "Requested entity was not found.").into()),
-    }
+        _ => return Err(not_found()),
+    })
 }
 
 fn events(pieces: &[Value]) -> Answer {
