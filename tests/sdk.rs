@@ -1,16 +1,14 @@
-//! The official SDKs, once directly at the simulated upstream and once through the daemon: what they return and what
-//! they raise is the same.
+//! The official SDKs and what builds on them, once directly at the simulated upstream and once through the daemon: what
+//! they return and what they raise is the same.
 //!
-//! `SDK_PYTHON` names a Python that has `openai` and `pytest`, `SDK_NODE` a folder whose `node_modules` has `openai`;
+//! `SDK_PYTHON` names a Python that has the packages and `pytest`, `SDK_NODE` a folder whose `node_modules` has them;
 //! `.ci/run` installs both below `target/sdk`, where they are found without these variables. What is not installed is
 //! skipped, with a line that says so; with `REQUIRE_SDKS=1` it is a failure.
 
-use std::{
-    io::Write as _,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::time::Duration;
 
+use pools::Pools;
+use runner::{node, pytest, run_to_its_end};
 use support::{
     proxy::Proxy,
     still::StillClock,
@@ -18,12 +16,16 @@ use support::{
 };
 use tokio::process::Command;
 
+#[path = "sdk/pools.rs"]
+mod pools;
+#[path = "sdk/runner.rs"]
+mod runner;
 mod support;
 
 /// The client's key, good at the proxy and directly.
 const API_KEY: &str = "ck-sdk";
-/// Longer than the tests of an SDK take.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// The pools that the daemon can serve. An SDK that needs another is only tested directly.
+const ROUTED: [&str; 1] = ["openai"];
 /// How the keys of the failing upstream fail; the proxy has one for the model of each name.
 const FAULTS: [&str; 4] = ["limited", "failing", "breaking", "stalling"];
 
@@ -79,18 +81,6 @@ impl Stage {
     }
 }
 
-async fn run_to_its_end(command: &mut Command) {
-    command.env("API_KEY", API_KEY).env("NO_PROXY", "127.0.0.1").kill_on_drop(true);
-    for name in ["OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"] {
-        command.env_remove(name);
-    }
-    let output = tokio::time::timeout(PATIENCE, command.output()).await.expect("it ends");
-    let output = output.expect("it starts");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    print!("{}{}", text(&output.stdout), text(&output.stderr));
-    assert!(output.status.success(), "{command:?}: {}", output.status);
-}
-
 fn answer(fault: &str) -> Answer {
     match fault {
         "limited" => Answer::rate_limited(Duration::from_secs(120)),
@@ -101,49 +91,15 @@ fn answer(fault: &str) -> Answer {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "it is the test that is configured so, not the proxy")]
-fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
-}
-
-/// Where `.ci/run` installs the SDKs: `target/sdk`.
-fn installed(below: &str) -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("sdk").join(below)
-}
-
-fn source(below: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdk").join(below)
-}
-
-/// Says on the terminal, and not only where a test fails, what was not tested.
-fn skip(what: &str) {
-    assert!(variable("REQUIRE_SDKS").is_none_or(|value| value == "0"), "{what} is not installed");
-    writeln!(std::io::stderr(), "skipped: {what} is not installed").expect("standard error is open");
-}
-
-/// Pytest with one of the files for it, if the SDK is installed.
-async fn pytest(file: &str) -> Option<Command> {
-    let python = variable("SDK_PYTHON").map_or_else(|| installed("python/bin/python"), PathBuf::from);
-    let python = if python.exists() { python } else { "python3".into() };
-    let check = Command::new(&python).args(["-c", "import openai, pytest"]).output().await;
-    if !check.is_ok_and(|output| output.status.success()) {
-        skip("openai for Python");
-        return None;
-    }
-    let mut command = Command::new(python);
-    command.args(["-B", "-m", "pytest", "-q", "-p", "no:cacheprovider"]).arg(source(file));
-    Some(command)
-}
-
 #[tokio::test]
 async fn openai_for_python_sees_no_difference() {
-    let Some(mut command) = pytest("python/test_openai.py").await else { return };
+    let Some(mut command) = pytest("test_openai.py", &["openai"]).await else { return };
     Stage::set().await.run(&mut command).await;
 }
 
 #[tokio::test]
 async fn openai_for_python_waits_as_long_as_it_is_told_and_no_longer() {
-    let Some(mut command) = pytest("python/test_waiting.py").await else { return };
+    let Some(mut command) = pytest("test_waiting.py", &["openai"]).await else { return };
     let clock = StillClock::stop();
     let (upstream, time, gate) = (Upstream::start().await, Upstream::start().await, Gate::new());
     let limited = |seconds| Answer::rate_limited(Duration::from_secs(seconds));
@@ -172,14 +128,49 @@ async fn openai_for_python_waits_as_long_as_it_is_told_and_no_longer() {
 
 #[tokio::test]
 async fn openai_for_node_sees_no_difference() {
-    let folder = variable("SDK_NODE").map_or_else(|| installed("node"), PathBuf::from);
-    if !folder.join("node_modules/openai").exists() {
-        return skip("openai for Node");
-    }
-    // A module is resolved from where the file stands that imports it.
-    let tests = folder.join("openai.test.mjs");
-    std::fs::copy(source("node/openai.test.mjs"), &tests).expect("the folder can be written to");
-    let mut command = Command::new("node");
-    command.arg("--test").arg(tests);
+    let Some(mut command) = node("openai.test.mjs", "openai") else { return };
     Stage::set().await.run(&mut command).await;
+}
+
+#[tokio::test]
+async fn anthropic_for_python_sees_no_difference() {
+    let Some(mut command) = pytest("test_anthropic.py", &["anthropic"]).await else { return };
+    Pools::set(&["anthropic"]).await.run(&mut command).await;
+}
+
+#[tokio::test]
+async fn anthropic_for_node_sees_no_difference() {
+    let Some(mut command) = node("anthropic.test.mjs", "@anthropic-ai/sdk") else { return };
+    Pools::set(&["anthropic"]).await.run(&mut command).await;
+}
+
+#[tokio::test]
+async fn google_genai_for_python_sees_no_difference() {
+    let Some(mut command) = pytest("test_gemini.py", &["google.genai"]).await else { return };
+    Pools::set(&["gemini"]).await.run(&mut command).await;
+}
+
+#[tokio::test]
+async fn google_genai_for_node_sees_no_difference() {
+    let Some(mut command) = node("gemini.test.mjs", "@google/genai") else { return };
+    Pools::set(&["gemini"]).await.run(&mut command).await;
+}
+
+#[tokio::test]
+async fn openai_for_python_reaches_what_is_compatible() {
+    let Some(mut command) = pytest("test_compatible.py", &["openai"]).await else { return };
+    Pools::set(&["anthropic", "gemini", "azure"]).await.run(&mut command).await;
+}
+
+#[tokio::test]
+async fn langchain_sees_no_difference() {
+    let packages = ["langchain_openai", "langchain_anthropic", "langchain_google_genai"];
+    let Some(mut command) = pytest("test_langchain.py", &packages).await else { return };
+    Pools::set(&["openai", "anthropic", "gemini"]).await.run(&mut command).await;
+}
+
+#[tokio::test]
+async fn litellm_sees_no_difference() {
+    let Some(mut command) = pytest("test_litellm.py", &["litellm"]).await else { return };
+    Pools::set(&["openai", "anthropic", "gemini"]).await.run(&mut command).await;
 }

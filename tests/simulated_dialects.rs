@@ -4,103 +4,14 @@ mod support;
 
 use std::time::Duration;
 
-use reqwest::{Method, header::HeaderMap};
 use serde_json::{Value, json};
-use support::upstream::{Answer, Character, Upstream};
-
-type Headers<'a> = &'a [(&'a str, &'a str)];
-
-const ANTHROPIC: Headers<'_> = &[("x-api-key", "sk-a"), ("anthropic-version", "2023-06-01")];
-const GEMINI: Headers<'_> = &[("x-goog-api-key", "sk-a")];
-const AZURE: Headers<'_> = &[("api-key", "sk-a")];
-const BEARER: Headers<'_> = &[("authorization", "Bearer sk-a")];
-const GENERATE: &str = "/v1beta/models/gemini-2.5-flash:generateContent";
-const STREAM: &str = "/v1beta/models/gemini-2.5-flash:streamGenerateContent";
-const DEPLOYMENT: &str = "/openai/deployments/my-gpt4o/chat/completions?api-version=2024-10-21";
-/// One request of each dialect that has errors of its own.
-const ALL: [(&str, Headers<'_>); 7] = [
-    ("/v1/chat/completions", BEARER),
-    ("/v1/messages", ANTHROPIC),
-    (GENERATE, GEMINI),
-    ("/v1beta/openai/chat/completions", BEARER),
-    (DEPLOYMENT, AZURE),
-    ("/weather/stations?appid=sk-a", &[]),
-    ("/maps/routes", &[("authorization", "ApiKey sk-a")]),
-];
-
-struct Reply {
-    status: u16,
-    headers: HeaderMap,
-    text: String,
-}
-
-impl Reply {
-    #[track_caller]
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
-    }
-
-    fn events(&self) -> Vec<Value> {
-        let data = self.text.lines().filter_map(|line| line.strip_prefix("data: "));
-        data.map(|data| serde_json::from_str(data).expect("JSON")).collect()
-    }
-}
-
-async fn try_send(
-    up: &Upstream,
-    method: Method,
-    path: &str,
-    headers: Headers<'_>,
-    body: &Value,
-) -> reqwest::Result<Reply> {
-    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
-    let mut request = client.request(method, format!("{}{path}", up.url()));
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    if !body.is_null() {
-        request = request.header("content-type", "application/json").body(body.to_string());
-    }
-    let answer = request.send().await?;
-    let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
-    let text = String::from_utf8(answer.bytes().await?.to_vec()).expect("text");
-    Ok(Reply { status, headers, text })
-}
-
-async fn post(up: &Upstream, path: &str, headers: Headers<'_>, body: Value) -> Reply {
-    try_send(up, Method::POST, path, headers, &body).await.expect("an answer")
-}
-
-async fn get(up: &Upstream, path: &str, headers: Headers<'_>) -> Reply {
-    try_send(up, Method::GET, path, headers, &Value::Null).await.expect("an answer")
-}
-
-fn message() -> Value {
-    json!({
-        "model": "claude-sonnet-4-5", "max_tokens": 100,
-        "messages": [{"role": "user", "content": "say three words"}],
-    })
-}
-
-fn contents() -> Value {
-    json!({"contents": [{"role": "user", "parts": [{"text": "say three words"}]}]})
-}
-
-/// What every API of [`ALL`] takes for a request.
-fn anything() -> Value {
-    let mut all = message();
-    all["contents"] = contents()["contents"].take();
-    all
-}
-
-fn with(mut body: Value, name: &str, value: Value) -> Value {
-    body[name] = value;
-    body
-}
-
-fn schema() -> Value {
-    json!({"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}})
-}
+use support::{
+    dialects::{
+        ANTHROPIC, AZURE, BEARER, DEPLOYMENT, GEMINI, GENERATE, Headers, STREAM, contents, get, message,
+        post, schema, with,
+    },
+    upstream::{Answer, Character, Upstream},
+};
 
 #[tokio::test]
 async fn a_message_echoes_the_last_user_message() {
@@ -377,77 +288,4 @@ async fn plain_services_take_their_keys_where_each_has_them() {
     assert_eq!((&route["from"], &route["to"]), (&json!("a"), &json!("b")));
     let refused = post(&up, "/maps/geocode?address=here", token, json!({})).await;
     assert_eq!((refused.status, &refused.headers["allow"]), (405, &"GET".parse().expect("a value")));
-}
-
-#[tokio::test]
-async fn every_dialect_fails_with_its_own_status_and_shape() {
-    let cases: [(Character, [u16; 7]); 5] = [
-        (Character::Revoked, [401, 401, 400, 400, 401, 401, 401]),
-        (Character::OutOfQuota, [429, 400, 429, 429, 429, 402, 402]),
-        (Character::Overloaded, [503, 529, 503, 503, 503, 503, 503]),
-        (Character::Failing, [500; 7]),
-        (Character::RateLimited { rps: 0.001, burst: 0 }, [429; 7]),
-    ];
-    for (character, expected) in cases {
-        let up = Upstream::start().await;
-        up.key("sk-a").is(character);
-        for ((path, headers), status) in ALL.into_iter().zip(expected) {
-            let reply = post(&up, path, headers, anything()).await;
-            assert_eq!(reply.status, status, "{character:?} {path}");
-            let body = reply.json();
-            let error = match path {
-                "/v1/messages" => &body["error"]["type"],
-                GENERATE => &body["error"]["status"],
-                "/v1beta/openai/chat/completions" => &body[0]["error"]["status"],
-                DEPLOYMENT => &body["error"]["code"],
-                "/v1/chat/completions" => &body["error"]["type"],
-                _ => &body["cod"],
-            };
-            assert!(!error.is_null(), "{character:?} {path}: {body}");
-            let waits = status == 429 && !path.starts_with("/v1beta/");
-            if matches!(character, Character::RateLimited { .. }) {
-                assert_eq!(reply.headers.contains_key("retry-after"), waits, "{path}");
-            }
-        }
-    }
-}
-
-#[tokio::test]
-async fn unknown_keys_are_rejected_in_every_dialect() {
-    let up = Upstream::start().await;
-    for (path, headers) in ALL {
-        assert!(post(&up, path, headers, anything()).await.status < 300, "{path}");
-    }
-    up.unknown_keys_are_rejected();
-    for (path, headers) in ALL {
-        assert!(post(&up, path, headers, anything()).await.status >= 400, "{path}");
-    }
-}
-
-/// Streams of every dialect that has them.
-fn streams() -> [(String, Headers<'static>, &'static str); 5] {
-    [
-        ("/v1/chat/completions".to_owned(), BEARER, "server_is_overloaded"),
-        ("/v1/messages".to_owned(), ANTHROPIC, "event: error\ndata: {"),
-        (format!("{STREAM}?alt=sse"), GEMINI, "\"status\":\"UNAVAILABLE\""),
-        (STREAM.to_owned(), GEMINI, "\"status\": \"UNAVAILABLE\""),
-        (DEPLOYMENT.to_owned(), AZURE, "server_is_overloaded"),
-    ]
-}
-
-#[tokio::test]
-async fn streams_break_and_fail_later_in_every_dialect() {
-    let up = Upstream::start().await;
-    let wish = with(anything(), "stream", true.into());
-    for (path, headers, error) in streams() {
-        up.key("sk-a").is(Character::Breaking);
-        assert!(try_send(&up, Method::POST, &path, headers, &wish).await.is_err(), "{path}");
-        up.key("sk-a").is(Character::OverloadedLater);
-        let reply = post(&up, &path, headers, wish.clone()).await;
-        assert_eq!(reply.status, 200);
-        assert!(reply.text.contains(error), "{path}: {}", reply.text);
-        if path == STREAM {
-            assert_eq!(reply.json()[3]["error"]["code"], 503);
-        }
-    }
 }

@@ -6,6 +6,7 @@ pub mod ask;
 pub mod binary;
 pub mod by_hand;
 pub mod canary;
+pub mod dialects;
 pub mod forward_proxy;
 pub mod frames;
 pub mod pair;
