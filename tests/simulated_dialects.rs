@@ -79,8 +79,13 @@ async fn tools_are_called_with_arguments_that_fit_until_there_is_a_result() {
     assert_eq!(told["content"][0]["text"], "fine");
 
     let declared = json!([{"functionDeclarations": [{"name": "weather", "parameters": schema()}]}]);
+    let underscored =
+        json!([{"function_declarations": [{"name": "weather", "parameters_json_schema": schema()}]}]);
+    let offered = with(contents(), "tools", underscored);
+    let the_same = post(&up, GENERATE, GEMINI, offered).await.json();
     let offered = with(contents(), "tools", declared);
     let answer = post(&up, GENERATE, GEMINI, offered.clone()).await.json();
+    assert_eq!(answer, the_same);
     let called = json!({"functionCall": {"name": "weather", "args": fitting}});
     assert_eq!(answer["candidates"][0]["content"]["parts"], json!([called]));
     let none = with(offered, "toolConfig", json!({"functionCallingConfig": {"mode": "NONE"}}));
@@ -98,15 +103,19 @@ async fn tools_are_called_with_arguments_that_fit_until_there_is_a_result() {
 }
 
 #[tokio::test]
-async fn anthropic_wants_its_version_and_its_own_header() {
+async fn anthropic_wants_its_version_and_a_key_in_either_header() {
     let up = Upstream::start().await;
+    let version = ("anthropic-version", "2023-06-01");
     let refused = post(&up, "/v1/messages", &[("x-api-key", "sk-a")], message()).await;
     assert_eq!((refused.status, &refused.json()["error"]["type"]), (400, &json!("invalid_request_error")));
-    let version = ("anthropic-version", "2023-06-01");
-    let refused = post(&up, "/v1/messages", &[("authorization", "Bearer sk-a"), version], message()).await;
+    let refused = post(&up, "/v1/messages", &[("api-key", "sk-a"), version], message()).await;
     let error = refused.json();
     assert_eq!((refused.status, &error["error"]["type"]), (401, &json!("authentication_error")));
     assert_eq!(refused.headers["request-id"], *error["request_id"].as_str().expect("an id"));
+    for own in [("x-api-key", "sk-a"), ("authorization", "Bearer sk-a")] {
+        assert_eq!(post(&up, "/v1/messages", &[own, version], message()).await.status, 200);
+        assert_eq!(get(&up, "/v1/models", &[own, version]).await.json()["data"][0]["type"], "model");
+    }
     assert_eq!(post(&up, "/v1/chat/completions", BEARER, message()).await.status, 200);
     assert_eq!(post(&up, "/v1/chat/completions", &[("x-api-key", "sk-a")], message()).await.status, 401);
 }
@@ -188,6 +197,8 @@ async fn gemini_embeds_counts_and_lists() {
     let rest = get(&up, &next, GEMINI).await.json();
     assert_eq!((rest["models"].as_array().map(Vec::len), &rest["nextPageToken"]), (Some(1), &Value::Null));
     assert_eq!(get(&up, "/v1beta/models/m", GEMINI).await.json()["name"], "models/m");
+    assert_eq!(get(&up, "/v1/models", GEMINI).await.json()["models"][0]["name"], "models/gemini-2.5-flash");
+    assert_eq!(post(&up, "/v1/models/m:countTokens", GEMINI, contents()).await.json(), counted);
     assert_eq!(get(&up, "/v1beta/openai/models", BEARER).await.json()["object"], "list");
 }
 

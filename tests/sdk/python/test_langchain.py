@@ -12,7 +12,9 @@ from both import Both, broken_off
 
 HELLO = "hello there, how are you?"
 OPENAI = Both(
-    lambda url, key: lambda model: ChatOpenAI(model=model, base_url=f"{url}/v1", api_key=key, max_retries=0)
+    lambda url, key: lambda model: ChatOpenAI(
+        model=model, base_url=f"{url}/v1", api_key=key, max_retries=0, stream_usage=True
+    )
 )
 ANTHROPIC = Both(
     lambda url, key: lambda model: ChatAnthropic(model=model, base_url=url, api_key=key, max_retries=0)
@@ -110,8 +112,8 @@ def test_a_failure(both, fault, kind):
 
 @pytest.mark.parametrize("both", [OPENAI, ANTHROPIC, GEMINI])
 def test_a_stream_that_breaks_is_not_taken_for_a_whole_one(both):
-    _, kind = both.same(lambda make: broken_off(make("breaking").stream(HELLO)), both.faults("breaking"))
-    assert issubclass(kind, Exception)
+    seen, _ = both.same(lambda make: broken_off(make("breaking").stream(HELLO)), both.faults("breaking"))
+    assert seen >= 1
 
 
 def test_a_wrong_client_key():

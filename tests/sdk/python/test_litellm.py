@@ -90,7 +90,7 @@ FAILURES = [
     ("anthropic", "no-such-model", litellm.NotFoundError),
     ("gemini", "limited", litellm.RateLimitError),
     ("gemini", "failing", litellm.InternalServerError),
-    ("gemini", "overloaded", litellm.ServiceUnavailableError),
+    ("gemini", "overloaded", litellm.InternalServerError),
     ("gemini", "no-such-model", litellm.NotFoundError),
 ]
 
@@ -108,7 +108,4 @@ def test_a_wrong_client_key(provider):
 
 @pytest.mark.parametrize("provider", ["openai", "anthropic", "gemini"])
 def test_a_stream_that_breaks_is_not_taken_for_a_whole_one(provider):
-    _, kind = BOTH.same(
-        lambda call: broken_off(call(provider, "breaking", stream=True)), BOTH.faults("breaking")
-    )
-    assert issubclass(kind, Exception)
+    BOTH.same(lambda call: broken_off(call(provider, "breaking", stream=True)), BOTH.faults("breaking"))

@@ -27,7 +27,11 @@ impl Dialect {
         let models = path.ends_with("/v1/models") || path.contains("/v1/models/");
         if path.contains("/v1beta/openai/") {
             Self::GeminiCompatible
-        } else if path.contains("/v1beta/") || VERBS.iter().any(|verb| path.ends_with(verb)) {
+        } else if path.contains("/v1beta/")
+            || VERBS.iter().any(|verb| path.ends_with(verb))
+            // Google's newer SDKs ask `v1` rather than `v1beta`.
+            || (models && has("x-goog-api-key"))
+        {
             Self::Gemini
         } else if path.contains("/openai/deployments/") || (path.contains("/openai/") && has("api-key")) {
             Self::Azure
@@ -50,7 +54,8 @@ impl Dialect {
         let header = |name| text(headers, name).map(str::to_owned);
         match self {
             Self::OpenAi | Self::GeminiCompatible => authorization(headers, &["Bearer "]),
-            Self::Anthropic => header("x-api-key"),
+            // Anthropic's newer SDKs send their key as a bearer.
+            Self::Anthropic => header("x-api-key").or_else(|| authorization(headers, &["Bearer "])),
             Self::Gemini => header("x-goog-api-key").or_else(|| parameter(target, "key")),
             Self::Azure => header("api-key"),
             Self::Generic if target.starts_with("/weather/") => parameter(target, "appid"),

@@ -123,11 +123,11 @@ fn model(id: &str) -> Value {
 
 pub(super) fn fault(fault: Fault, request: &Recorded, number: u64) -> Answer {
     let (status, kind, message) = match fault {
-        Fault::NoKey if request.headers.contains_key("authorization") => {
-            (401, "authentication_error", "Invalid bearer token")
-        }
         Fault::NoKey => (401, "authentication_error", "x-api-key header is required"),
-        Fault::Revoked => (401, "authentication_error", "invalid x-api-key"),
+        Fault::Revoked if request.headers.contains_key("x-api-key") => {
+            (401, "authentication_error", "invalid x-api-key")
+        }
+        Fault::Revoked => (401, "authentication_error", "Invalid bearer token"),
         Fault::OutOfQuota => (
             400,
             "invalid_request_error",

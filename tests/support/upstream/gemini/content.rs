@@ -26,7 +26,7 @@ pub(super) fn stream(model: &str, body: &Value) -> Result<Vec<Value>, Refused> {
 }
 
 pub(super) fn count_tokens(body: &Value) -> Value {
-    let inner = body.get("generateContentRequest").unwrap_or(body);
+    let inner = get(body, "generateContentRequest").unwrap_or(body);
     let tokens = words(&inner["contents"]);
     json!({"totalTokens": tokens, "promptTokensDetails": [{"modality": "TEXT", "tokenCount": tokens}]})
 }
@@ -35,8 +35,8 @@ pub(super) fn embedding(request: &Value) -> Result<Value, Refused> {
     if !request["content"]["parts"].is_array() {
         return Err(invalid("EmbedContentRequest.content: content is not specified"));
     }
-    let settings = request.get("embedContentConfig").unwrap_or(request);
-    let dimensions = settings["outputDimensionality"].as_u64().unwrap_or(16);
+    let settings = get(request, "embedContentConfig").unwrap_or(request);
+    let dimensions = get(settings, "outputDimensionality").and_then(Value::as_u64).unwrap_or(16);
     Ok(json!({"values": vector(&request["content"]["parts"].to_string(), dimensions)}))
 }
 
@@ -45,29 +45,51 @@ fn said(body: &Value) -> Result<Said, Refused> {
     let Some(last) = last else {
         return Err(invalid("* GenerateContentRequest.contents: contents is not specified\n"));
     };
-    let read = words(&body["contents"]) + body.get("systemInstruction").map_or(0, words);
-    let limit = body["generationConfig"]["maxOutputTokens"].as_u64();
-    let result = last["parts"].as_array().into_iter().flatten().find_map(|part| part.get("functionResponse"));
+    let read = words(&body["contents"]) + get(body, "systemInstruction").map_or(0, words);
+    let limit = get(body, "generationConfig").and_then(|config| get(config, "maxOutputTokens"));
+    if limit.and_then(Value::as_i64).is_some_and(|limit| limit <= 0) {
+        return Err(invalid("max_output_tokens must be positive."));
+    }
+    let limit = limit.and_then(Value::as_u64);
+    let result =
+        last["parts"].as_array().into_iter().flatten().find_map(|part| get(part, "functionResponse"));
     if let Some(result) = result {
         let response = &result["response"];
         let text = ["result", "output"].iter().find_map(|name| response[*name].as_str());
         return Ok(Said::new(&text.map_or_else(|| response.to_string(), str::to_owned), read, limit));
     }
     let tools = body["tools"].as_array().into_iter().flatten();
-    let tools = tools.flat_map(|tool| tool["functionDeclarations"].as_array().into_iter().flatten());
+    let tools = tools.filter_map(|tool| get(tool, "functionDeclarations")?.as_array()).flatten();
     let tools: Vec<_> = tools.filter_map(tool).collect();
-    let calling = &body["toolConfig"]["functionCallingConfig"];
-    let choice = match (calling["mode"].as_str(), &calling["allowedFunctionNames"][0]) {
+    let calling = get(body, "toolConfig").and_then(|config| get(config, "functionCallingConfig"));
+    let calling = calling.unwrap_or(&Value::Null);
+    let choice = match (calling["mode"].as_str(), get(calling, "allowedFunctionNames")) {
         (Some("NONE"), _) => Choice::Never,
-        (Some("ANY"), Value::String(name)) => Choice::Named(name),
+        (Some("ANY"), Some(Value::Array(names))) => {
+            names.first().and_then(Value::as_str).map_or(Choice::Free, Choice::Named)
+        }
         _ => Choice::Free,
     };
     Ok(Said::new(&text_or_hello(&last["parts"]), read, limit).or_calls(&tools, &choice))
 }
 
 fn tool(tool: &Value) -> Option<Tool<'_>> {
-    let schema = tool.get("parametersJsonSchema").or_else(|| tool.get("parameters"));
+    let schema = get(tool, "parametersJsonSchema").or_else(|| tool.get("parameters"));
     Some(Tool { name: tool["name"].as_str()?, schema: schema.unwrap_or(&Value::Null) })
+}
+
+/// A field under its name, or under the same in words with underscores, which Google's APIs take as well.
+fn get<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
+    value.get(name).or_else(|| {
+        let underscored = name.chars().fold(String::new(), |mut text, letter| {
+            if letter.is_ascii_uppercase() {
+                text.push('_');
+            }
+            text.push(letter.to_ascii_lowercase());
+            text
+        });
+        value.get(&underscored)
+    })
 }
 
 fn part(said: &Said, text: &str) -> Value {
