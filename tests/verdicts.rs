@@ -84,6 +84,34 @@ fn recorded_answers_are_judged_as_they_should_be() {
     assert!(providers.len() >= 6, "saw only {providers:?}");
 }
 
+#[test]
+fn what_came_from_a_compatible_base_means_the_same_at_the_provider_s_own_paths() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/openai");
+    let own = BTreeMap::from([
+        ("Anthropic", vec!["/messages", "/v1/messages"]),
+        ("Gemini", vec!["/v1beta/models/m:generateContent", "/v1/models/m:generateContent"]),
+    ]);
+    let (mut seen, mut wrong) = (0, Vec::new());
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+        let mut fixture: Fixture = serde_json::from_str(&text).unwrap();
+        for path in own.get(fixture.from.as_str()).into_iter().flatten() {
+            fixture.endpoint = format!("POST {path}");
+            // Gemini puts an error into an array on its compatible base only.
+            if let Some(error) = fixture.body.get_mut(0) {
+                fixture.body = error.take();
+            }
+            let judged = fixture.judged();
+            if judged != fixture.expect {
+                wrong.push(format!("{} at {path}: {judged:?}, not {:?}", fixture.name, fixture.expect));
+            }
+            seen += 1;
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(seen >= 70, "saw only {seen} answers");
+}
+
 /// The providers whose answers are recorded for every row.
 const PROVIDERS: [&str; 6] = ["OpenAI", "Anthropic", "Gemini", "Azure", "Groq", "OpenRouter"];
 
