@@ -40,7 +40,7 @@ impl Answer {
             answer.afterwards = self.afterwards;
         }
         answer.half |= self.half;
-        answer
+        if self.coded { answer.gzip() } else { answer }
     }
 
     /// The length that the head announces, if the body has one.

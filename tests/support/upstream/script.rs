@@ -29,6 +29,7 @@ pub struct Answer {
     pub(super) pace: Pace,
     pub(super) ending: Ending,
     pub(super) half: bool,
+    pub(super) coded: bool,
 }
 
 #[derive(Clone)]
@@ -84,6 +85,7 @@ impl Answer {
             pace: Pace::default(),
             ending: Ending::Whole,
             half: false,
+            coded: false,
         }
     }
 
@@ -186,9 +188,13 @@ impl Answer {
         self.header("retry-after", seconds)
     }
 
-    /// Codes the body with gzip and says so.
+    /// Codes the body with gzip and says so. What is computed for a request is coded then.
     #[must_use]
     pub fn gzip(mut self) -> Self {
+        if let Body::Api | Body::ApiUntil(_) | Body::Fault(_) | Body::Computed(_) = &self.body {
+            self.coded = true;
+            return self;
+        }
         if let Body::Bytes(plain) = &self.body {
             let mut coder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
             coder.write_all(plain).expect("a Vec takes everything");
