@@ -8,16 +8,17 @@ use tracing::{info, warn};
 use crate::{
     client::Clients,
     clock::Clock,
-    config::Config,
+    config::{Config, NamedPool},
     forward::{
-        Forwarder, SharedPool, denials,
-        transport::{TlsError, Transport},
+        Forwarder, Router, SharedPool, denials,
+        transport::{self, TlsError, Transport},
     },
     lifecycle::Lifecycle,
     pool::Pool,
+    provider,
     server::{self, Drained, Listener, Proxy, Stages, Stop},
     telemetry::Metrics,
-    types::PoolName,
+    types::{BaseUrl, Key, PoolName},
 };
 
 /// How often the histograms are folded; between two, each request takes a few bytes.
@@ -61,7 +62,21 @@ impl Daemon {
     /// # Errors
     /// [`StartError`]; nothing is left half started.
     pub fn bind(config: Config) -> Result<Self, StartError> {
-        let Config { server, telemetry, clients, pool, keys, base_url, policy, transport, notes: _ } = config;
+        let Config {
+            server,
+            telemetry,
+            clients,
+            pool: settings,
+            keys,
+            api,
+            base_url,
+            pools: named,
+            aliases,
+            policy,
+            transport: connections,
+            env_keys: _,
+            notes: _,
+        } = config;
         let clock = Clock::system();
         let listen = |address, most, setting| {
             Listener::bind(address, most).map_err(|source| StartError::Bind { address, setting, source })
@@ -72,17 +87,34 @@ impl Daemon {
             .map(|address| listen(address, METRICS_CONNECTIONS, "observability.metrics_bind"))
             .transpose()?;
         let metrics = Arc::new(Metrics::new(&denials()));
-        let keys = keys.into_iter().map(Arc::new).collect();
-        let pool = Pool::new(pool, keys, base_url.origin(), fastrand::Rng::new());
-        let pool = Arc::new(SharedPool::new(PoolName::default(), pool, clock));
-        let transport = Transport::new(&transport, clock)?;
-        let forwarder = Forwarder::new(pool, transport, policy, clock, Arc::clone(&metrics));
+        let direct = Arc::new(Transport::new(&connections, clock)?);
+        let forwarder = |name, keys: Vec<Key>, api, base: &BaseUrl, transport| {
+            let keys = keys.into_iter().map(Arc::new).collect();
+            let pool = Pool::new(settings.clone(), keys, base.origin(), fastrand::Rng::new());
+            let pool = Arc::new(SharedPool::new(name, pool, clock));
+            Forwarder::new(pool, transport, policy.clone(), api, clock, Arc::clone(&metrics))
+        };
+        let mut pools = Vec::new();
+        if !keys.is_empty() {
+            pools.push(forwarder(PoolName::default(), keys, api, &base_url, Arc::clone(&direct)));
+        }
+        for NamedPool { name, api, base_url, keys, proxies, places: _ } in named {
+            let transport = match proxies {
+                None => Arc::clone(&direct),
+                Some(proxies) => {
+                    let settings = transport::Settings { proxies: Some(proxies), ..connections.clone() };
+                    Arc::new(Transport::new(&settings, clock)?)
+                }
+            };
+            pools.push(forwarder(name, keys, api, &base_url, transport));
+        }
+        let router = Router::new(pools, &aliases, provider::NAMES, clock);
         let stages = Stages::default();
         let (shutdown_delay, drain) = (server.shutdown_delay, server.drain);
         let clients = Clients::new(&clients);
         let connections = socket.connections();
         let proxy =
-            Proxy::new(server, clients, forwarder, Arc::clone(&metrics), clock, stages.clone(), connections);
+            Proxy::new(server, clients, router, Arc::clone(&metrics), clock, stages.clone(), connections);
         Ok(Self { proxy: Arc::new(proxy), metrics, clients: socket, scrapers, stages, shutdown_delay, drain })
     }
 

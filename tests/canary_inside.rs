@@ -122,7 +122,7 @@ async fn no_type_that_holds_a_secret_shows_it() {
     let secret = config.keys[0].secret().clone();
     shown.push(format!("{secret:?} {:?}", Traces::of(config.keys[1].secret())));
     let keys = Key::pool(&PoolName::default(), vec![(secret, settings)]);
-    shown.push(format!("{keys:#?} {:?}", keys[0].authorization()));
+    shown.push(format!("{keys:#?} {:?}", (keys[0].bearer(), keys[0].plain())));
     let keys = config.keys.into_iter().map(Arc::new).collect();
     let pool = Pool::new(config.pool, keys, config.base_url.origin(), fastrand::Rng::with_seed(1));
     shown.push(format!("{pool:?}"));

@@ -46,9 +46,12 @@ async fn a_client_key_is_taken_wherever_an_sdk_puts_it() {
         assert_eq!(sent.header("authorization"), Some("Bearer sk-one"));
         assert!(!format!("{:?}", sent.headers).contains("ck-"), "{:?}", sent.headers);
     }
-    // One good credential is enough: SDKs send placeholders beside it.
-    let both = [("authorization", "Bearer unused"), ("x-api-key", "ck-first")];
+    // The same in two places is one.
+    let both = [("authorization", "Bearer ck-first"), ("x-api-key", "ck-first")];
     assert_eq!(get(&proxy, "/v1/models", &both).await.status(), 200);
+    // Our own header says which it is.
+    let ours = [("authorization", "Bearer theirs"), ("x-proxy-key", "ck-first")];
+    assert_eq!(get(&proxy, "/v1/models", &ours).await.status(), 200);
 }
 
 #[tokio::test]
@@ -67,6 +70,9 @@ async fn who_has_no_client_key_is_refused_in_the_shape_of_the_api() {
         &[("cookie", "key=ck-first")],
         // A key of the pool is no client key.
         &[("authorization", "Bearer sk-one")],
+        // Of two that differ nobody knows which is meant.
+        &[("authorization", "Bearer unused"), ("x-api-key", "ck-first")],
+        &[("authorization", "Bearer ck-second"), ("x-api-key", "ck-first")],
     ] {
         let answer = get(&proxy, "/v1/models", headers).await;
         assert_eq!(

@@ -68,10 +68,10 @@ async fn a_5xx_is_delivered_as_the_upstream_gave_it_and_tells_the_sdk_not_to_ret
 }
 
 #[tokio::test]
-async fn a_5xx_keeps_the_upstreams_own_word_on_retrying() {
+async fn once_we_have_retried_an_sdk_does_not_whatever_the_upstream_says() {
     let (_upstream, proxy) =
         all_get(server_error().header("x-should-retry", "true"), "max_retries = 1").await;
-    assert_eq!(proxy.chat("gpt-4o").await.header("x-should-retry"), Some("true"));
+    assert_eq!(proxy.chat("gpt-4o").await.header("x-should-retry"), Some("false"));
 }
 
 #[tokio::test]

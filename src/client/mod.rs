@@ -25,6 +25,17 @@ pub struct Settings {
     pub per_client_rate: Option<Rate>,
 }
 
+/// Why somebody may not call us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Stranger {
+    /// It presents no client key.
+    #[error("no client key")]
+    Unknown,
+    /// It presents two credentials that differ.
+    #[error("two credentials that differ")]
+    TwoCredentials,
+}
+
 /// Everyone who may call us.
 #[derive(Debug)]
 pub struct Clients {
@@ -50,20 +61,33 @@ impl Clients {
         self.digests.is_empty()
     }
 
-    /// Who calls: whose key is among the credentials that a request presents; where no keys are issued, who is at that
-    /// address. `None`: nobody who may. Takes the same time whichever key it is.
-    #[must_use]
-    pub fn admit<'a>(&self, presented: impl Iterator<Item = &'a [u8]>, address: IpAddr) -> Option<ClientId> {
+    /// Who calls: whose key is the credential that a request presents, perhaps in several places; where no keys are
+    /// issued, who is at that address. Takes the same time whichever key it is.
+    ///
+    /// # Errors
+    /// [`Stranger`]: nobody who may.
+    pub fn admit<T: AsRef<[u8]>>(
+        &self,
+        presented: impl Iterator<Item = T>,
+        address: IpAddr,
+    ) -> Result<ClientId, Stranger> {
         if self.is_open() {
-            return Some(ClientId::of(&self.seed, household(address)));
+            return Ok(ClientId::of(&self.seed, household(address)));
         }
         let mut number = 0;
-        for digest in presented.map(digest) {
+        let mut first: Option<[u8; 32]> = None;
+        for credential in presented {
+            let digest = digest(credential.as_ref());
+            // Whoever sends two means one of them, and we can't know which.
+            if first.is_some_and(|first| !bool::from(first.ct_eq(&digest))) {
+                return Err(Stranger::TwoCredentials);
+            }
+            first = Some(digest);
             for (known, at) in self.digests.iter().zip(1_u32..) {
                 number.conditional_assign(&at, digest.ct_eq(known));
             }
         }
-        (number > 0).then(|| ClientId::of(&self.seed, number))
+        if number > 0 { Ok(ClientId::of(&self.seed, number)) } else { Err(Stranger::Unknown) }
     }
 
     /// Whether a text is a client key.
@@ -105,15 +129,21 @@ mod tests {
 
     #[test]
     fn without_client_keys_anyone_is_served() {
-        assert!(clients(&[]).admit(std::iter::empty(), HERE).is_some());
+        assert!(clients(&[]).admit(std::iter::empty::<&[u8]>(), HERE).is_ok());
     }
 
     #[test]
-    fn any_of_the_presented_credentials_may_be_a_client_key() {
+    fn one_credential_is_presented_wherever_it_stands() {
         let clients = clients(&["one", "two"]);
-        assert!(clients.admit([&b"wrong"[..], b"two"].into_iter(), HERE).is_some());
-        assert_eq!(clients.admit([&b"wrong"[..], b"tw", b"two "].into_iter(), HERE), None);
-        assert_eq!(clients.admit(std::iter::empty(), HERE), None);
+        let admit = |presented: &[&str]| clients.admit(presented.iter(), HERE).map(drop);
+        assert_eq!(admit(&["two"]), Ok(()));
+        assert_eq!(admit(&["two", "two"]), Ok(()));
+        for both in [["one", "two"], ["wrong", "two"], ["two", "wrong"]] {
+            assert_eq!(admit(&both), Err(Stranger::TwoCredentials));
+        }
+        for unknown in [&["tw"][..], &["two "], &[]] {
+            assert_eq!(admit(unknown), Err(Stranger::Unknown));
+        }
         assert!(clients.has(b"one") && !clients.has(b"on"));
     }
     #[test]
@@ -124,7 +154,7 @@ mod tests {
         assert_eq!(who(b"one", HERE), who(b"one", elsewhere(1)));
         assert_ne!(who(b"one", HERE), who(b"two", HERE));
         let open = Clients::new(&Settings::default());
-        let who = |address| open.admit(std::iter::empty(), address);
+        let who = |address| open.admit(std::iter::empty::<&[u8]>(), address);
         assert_eq!(who(elsewhere(1)), who(elsewhere(1)));
         assert_ne!(who(elsewhere(1)), who(elsewhere(2)));
         let v6 = |text: &str| who(text.parse().unwrap());

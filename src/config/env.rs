@@ -58,6 +58,11 @@ impl Env {
         self.variables.get(name).map(|value| value.trim()).filter(|value| !value.is_empty())
     }
 
+    /// The names of all variables.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.variables.keys().map(String::as_str)
+    }
+
     /// The items of a comma list, with their places in it, trimmed; empty ones are skipped.
     pub(super) fn list(&self, name: &str) -> impl Iterator<Item = (usize, &str)> {
         let items = self.get(name).unwrap_or_default().split(',').map(str::trim);

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     rate::Rate,
-    types::{AccountId, BaseUrl, Fingerprint, Key, KeySettings, ModelSet, PoolName, Secret},
+    types::{AccountId, BaseUrl, Dialect, Fingerprint, Key, KeySettings, ModelSet, PoolName, Secret},
 };
 
 /// The variable that holds keys for `upstream.base_url`.
@@ -28,6 +28,25 @@ pub(super) struct Defaults<'d> {
     pub(super) base: &'d BaseUrl,
     pub(super) rate: Option<Rate>,
     pub(super) burst: Option<NonZeroU32>,
+    /// What its base speaks.
+    pub(super) dialect: Dialect,
+    pub(super) models: ModelSet,
+    /// What stands before it in its header.
+    pub(super) prefix: Box<str>,
+}
+
+impl<'d> Defaults<'d> {
+    /// Those of a key at an OpenAI-compatible base.
+    pub(super) fn at(base: &'d BaseUrl) -> Self {
+        Self {
+            base,
+            rate: None,
+            burst: None,
+            dialect: Dialect::OpenAi,
+            models: ModelSet::others(),
+            prefix: Box::default(),
+        }
+    }
 }
 
 /// A key as one source has it.
@@ -40,6 +59,18 @@ pub(super) struct Entry {
     place: String,
 }
 
+impl Entry {
+    /// A key that this source has at this place.
+    pub(super) fn new(secret: Secret, settings: KeySettings, source: String, place: String) -> Self {
+        Self { secret, settings, source, place }
+    }
+
+    #[cfg(test)]
+    pub(super) fn secret(&self) -> &Secret {
+        &self.secret
+    }
+}
+
 /// Reads an entry of `[[keys.pool]]` or of `apiKeys`.
 pub(super) fn entry(
     place: &Place,
@@ -48,10 +79,10 @@ pub(super) fn entry(
     env: &Env,
 ) -> Option<Entry> {
     let secret = secret(place, &mut section, env);
-    let url = section.parsed("url", base_url);
+    let url = section.parsed("url", |text| base_url(text, defaults.dialect));
     let failed = url.is_none() && section.place("url").is_some();
     let settings = KeySettings {
-        models: models(&mut section).unwrap_or_else(ModelSet::others),
+        models: models(&mut section).unwrap_or_else(|| defaults.models.clone()),
         label: section.parsed("label", label),
         account: section.parsed("account", account),
         organization: section.parsed("organization", header),
@@ -60,6 +91,7 @@ pub(super) fn entry(
         weight: section.whole("weight", 1..=65_535).and_then(NonZeroU16::new).unwrap_or(NonZeroU16::MIN),
         rate: rate(&mut section, "rps", defaults.burst).unwrap_or(defaults.rate),
         max_in_flight: section.whole("max_in_flight", 1..=u32::MAX.into()).and_then(NonZeroU32::new),
+        prefix: defaults.prefix.clone(),
         ..KeySettings::at(url.unwrap_or_else(|| defaults.base.clone()))
     };
     let source = place.source.name.clone();
@@ -110,7 +142,7 @@ pub(super) struct United {
 ///
 /// Within a source an entry is repeated that has the same secret, URL and models as an earlier one; over sources the
 /// same secret and URL are enough. The first counts.
-pub(super) fn unite(entries: Vec<Entry>) -> United {
+pub(super) fn unite(pool: &PoolName, entries: Vec<Entry>) -> United {
     let mut kept: Vec<Entry> = Vec::new();
     let mut same: HashMap<(Fingerprint, BaseUrl), Vec<usize>> = HashMap::new();
     let mut by_source: Vec<(String, Vec<usize>)> = Vec::new();
@@ -138,7 +170,7 @@ pub(super) fn unite(entries: Vec<Entry>) -> United {
     }
     let places: Vec<String> = kept.iter().map(|entry| entry.place.clone()).collect();
     let entries = kept.into_iter().map(|entry| (entry.secret, entry.settings)).collect();
-    let keys = Key::pool(&PoolName::default(), entries);
+    let keys = Key::pool(pool, entries);
     let warnings = repeated.iter().map(|(place, index)| {
         let (id, first) = (keys[*index].id(), &places[*index]);
         format!("{place} repeats key {id} of {first}: it is one key, as the latter has it")
@@ -182,7 +214,7 @@ fn secret(place: &Place, section: &mut Section<'_, '_>, env: &Env) -> Option<Sec
     secret.map_err(|problem| section.ledger().problems.push(problem)).ok()
 }
 
-fn models(section: &mut Section<'_, '_>) -> Option<ModelSet> {
+pub(super) fn models(section: &mut Section<'_, '_>) -> Option<ModelSet> {
     let texts = section.texts("models")?;
     let mut entries = Vec::with_capacity(texts.len());
     for (text, place) in texts {

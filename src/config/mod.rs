@@ -8,13 +8,16 @@
 //! Everything wrong is told at once, each with its place. Precedence of settings: flag, environment, file, default;
 //! keys are united.
 
+mod aliases;
 mod env;
 mod json;
 mod keys;
 mod listen;
 mod log;
 mod notes;
+mod pools;
 mod problem;
+mod providers;
 mod proxies;
 mod read;
 mod reference;
@@ -31,14 +34,18 @@ use std::{
     net::{AddrParseError, IpAddr, SocketAddr},
     path::{Path, PathBuf},
     str::FromStr,
+    sync::Arc,
 };
 
 pub use env::Env;
+use hyper_util::client::proxy::matcher::Matcher;
 pub use problem::{Position, Problem, Problems};
 
 use crate::{
-    client, forward, pool, server, telemetry,
-    types::{BaseUrl, Key},
+    client,
+    forward::{self, Alias, Api},
+    pool, server, telemetry,
+    types::{BaseUrl, Key, PoolName},
 };
 
 /// What the command line says beside the files.
@@ -84,16 +91,41 @@ pub struct Config {
     pub clients: client::Settings,
     /// How the pool chooses.
     pub pool: pool::Settings,
-    /// The keys of the pool `default`. Never empty.
+    /// The keys of the pool `default`. Empty only where there are other pools.
     pub keys: Vec<Key>,
+    /// Whether variables such as `OPENAI_API_KEY`, which other programs read too, hold keys for us.
+    pub env_keys: bool,
+    /// How the upstreams of the pool `default` are spoken to.
+    pub api: Api,
     /// `upstream.base_url`: requests without a model go to this host's keys.
     pub base_url: BaseUrl,
+    /// The other pools.
+    pub pools: Vec<NamedPool>,
+    /// Names that clients use for models.
+    pub aliases: Vec<Alias>,
     /// How long and how often a request is tried.
     pub policy: forward::Policy,
     /// How connections to upstreams are made.
     pub transport: forward::transport::Settings,
     /// What to say about all this at the start.
     pub notes: Notes,
+}
+
+/// A pool beside `default`.
+#[derive(Debug)]
+pub struct NamedPool {
+    /// Its name.
+    pub name: PoolName,
+    /// How its upstreams are spoken to.
+    pub api: Api,
+    /// Requests without a model go to this host's keys.
+    pub base_url: BaseUrl,
+    /// Its keys. Never empty.
+    pub keys: Vec<Key>,
+    /// Where each key was found.
+    pub places: Vec<String>,
+    /// The forward proxy on the way there, where it has one of its own.
+    pub proxies: Option<Arc<Matcher>>,
 }
 
 /// What to say at the start: what came from where, and what to mind. No secrets in it.

@@ -44,7 +44,7 @@ pub(super) fn proxies(env: &Env, ledger: &mut Ledger) -> Option<Arc<Matcher>> {
     Some(Arc::new(matcher))
 }
 
-fn is_proxy(text: &str) -> bool {
+pub(super) fn is_proxy(text: &str) -> bool {
     Matcher::builder().all(text).build().intercept(&Uri::from_static("https://upstream.invalid")).is_some()
 }
 

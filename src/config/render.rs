@@ -1,5 +1,7 @@
 //! The effective configuration, for people.
 
+mod pools;
+
 use std::{fmt::Write as _, time::Duration};
 
 use super::Config;
@@ -8,7 +10,21 @@ use crate::{rate::Rate, server::CorsOrigins, telemetry::LogFormat, types::Key};
 /// Writes `config` like the TOML that would give it. Of credentials there are ids and numbers only.
 pub(super) fn render(config: &Config) -> String {
     let mut text = Text(String::new());
-    let Config { server, telemetry, clients, pool, keys, base_url, policy, transport, notes } = config;
+    let Config {
+        server,
+        telemetry,
+        clients,
+        pool,
+        keys,
+        env_keys,
+        api,
+        base_url,
+        pools,
+        aliases,
+        policy,
+        transport,
+        notes,
+    } = config;
 
     text.section("[server]");
     text.string("bind_addr", server.bind);
@@ -53,6 +69,7 @@ pub(super) fn render(config: &Config) -> String {
     // With an exponent where it is large: a whole number of so many digits could not be read.
     text.plain("unhealthy_penalty", format_args!("{:?}", pool.unhealthy_penalty));
     text.plain("others_step_in", pool.others_step_in);
+    text.plain("env_keys", env_keys);
 
     text.section("[clients]");
     match clients.keys.len() {
@@ -82,6 +99,9 @@ pub(super) fn render(config: &Config) -> String {
         text.section("[[keys.pool]]");
         text.key(key, notes.keys.get(index));
     }
+    text.default_api(api);
+    pools.iter().for_each(|pool| text.pool(pool));
+    aliases.iter().for_each(|alias| text.alias(alias));
     text.0
 }
 

@@ -3,12 +3,13 @@
 use std::{collections::HashSet, num::NonZeroU32};
 
 use super::{
-    Config, Env, Flags, Notes,
+    Config, Env, Flags, NamedPool, Notes, aliases,
     keys::{self, Defaults, Entry, OPENAI_KEYS, secrets},
     listen::{self, PORT},
     log::{LOG_LEVEL, RUST_LOG},
-    notes,
+    notes, pools,
     problem::{Problem, Problems},
+    providers,
     read::{CONFIG_PATH, Files},
     reference,
     section::{Ledger, Section},
@@ -16,10 +17,10 @@ use super::{
     upstream::{self, rate},
 };
 use crate::{
-    client,
+    client, forward,
     pool::{self, Strategy},
     rate::Rate,
-    types::Secret,
+    types::{PoolName, Secret},
 };
 
 /// The variables that are read.
@@ -39,17 +40,31 @@ pub(super) fn resolve(
 ) -> Result<Config, Problems> {
     let mut ledger = Ledger::default();
     ledger.problems = problems;
-    let Draft { mut config, keys, clients } = read(files, flags, env, &mut ledger);
+    let Draft { mut config, keys, pools, clients } = read(files, flags, env, &mut ledger);
     ledger.report_strangers();
     if let Some(problems) = Problems::of(ledger.problems) {
         return Err(problems);
     }
-    let united = keys::unite(keys);
+    let united = keys::unite(&PoolName::default(), keys);
     let mut warnings = ledger.warnings;
     warnings.extend(united.warnings);
     config.keys = united.keys;
+    let mut key_sources = united.sources;
+    for pool in pools {
+        let united = keys::unite(&pool.name, pool.entries);
+        warnings.extend(united.warnings);
+        key_sources.extend(united.sources);
+        config.pools.push(NamedPool {
+            name: pool.name,
+            api: pool.api,
+            base_url: pool.base,
+            keys: united.keys,
+            places: united.places,
+            proxies: pool.proxies,
+        });
+    }
     notes::warn(&config, &mut warnings);
-    let sources = notes::sources(files, env, &united.sources, &clients);
+    let sources = notes::sources(files, env, &key_sources, &clients);
     config.notes = Notes { sources, warnings, keys: united.places };
     Ok(config)
 }
@@ -58,6 +73,7 @@ pub(super) fn resolve(
 pub(super) struct Draft {
     config: Config,
     keys: Vec<Entry>,
+    pools: Vec<pools::Draft>,
     clients: Vec<ClientKey>,
 }
 
@@ -73,8 +89,21 @@ pub(super) fn read(files: &Files, flags: &Flags, env: &Env, ledger: &mut Ledger)
     let client_keys = client_keys(root.section("clients", "clients"), env);
     let (per_key, burst, clients) = limits(root.section("rate_limit", "rate_limit"), &client_keys);
     let upstream = upstream::upstream(root.section("upstream", "upstream"), env);
-    let defaults = Defaults { base: &upstream.base, rate: per_key, burst };
-    let (mut pool, keys) = keys_of(&mut root, &defaults, env, files.complete);
+    let defaults = Defaults { rate: per_key, burst, ..Defaults::at(&upstream.base) };
+    let Keys { settings: mut pool, mut entries, mut pools, env_keys } =
+        keys_of(&mut root, &defaults, env, files.complete);
+    // The one that is called so is the one that there is without a name.
+    let api = match pools.iter().position(|pool| pool.name == PoolName::default()) {
+        Some(at) => {
+            let pool = pools.remove(at);
+            entries.extend(pool.entries);
+            pool.api
+        }
+        None => forward::Api::default(),
+    };
+    let mut names: Vec<&str> = pools.iter().map(|pool| pool.name.as_str()).collect();
+    names.push(PoolName::DEFAULT);
+    let aliases = aliases::aliases(&mut root, &names);
     pool.max_waiting = upstream.max_waiting.unwrap_or(pool.max_waiting);
     let open = clients.keys.is_empty();
     let mut server = listen::server(root.section("server", "server"), open, flags, env);
@@ -87,12 +116,16 @@ pub(super) fn read(files: &Files, flags: &Flags, env: &Env, ledger: &mut Ledger)
         clients,
         pool,
         keys: Vec::new(),
+        env_keys,
+        api,
         base_url: upstream.base,
+        pools: Vec::new(),
+        aliases,
         policy: upstream.policy,
         transport: upstream.transport,
         notes: Notes::default(),
     };
-    Draft { config, keys, clients: client_keys }
+    Draft { config, keys: entries, pools, clients: client_keys }
 }
 
 /// Reads `[clients]`, and the variables that hold client keys.
@@ -139,13 +172,19 @@ fn limits(
     (per_key, burst, client::Settings { keys, global_rate, per_client_rate })
 }
 
-/// Reads `[keys]`, `apiKeys` and the variable that holds keys.
-fn keys_of(
-    root: &mut Section<'_, '_>,
-    defaults: &Defaults<'_>,
-    env: &Env,
-    complete: bool,
-) -> (pool::Settings, Vec<Entry>) {
+/// What all sources say of keys.
+struct Keys {
+    settings: pool::Settings,
+    /// Those of the pool `default`.
+    entries: Vec<Entry>,
+    /// The other pools.
+    pools: Vec<pools::Draft>,
+    /// Whether variables without a number count.
+    env_keys: bool,
+}
+
+/// Reads `[keys]`, `apiKeys`, `[[pools]]` and the variables that hold keys.
+fn keys_of(root: &mut Section<'_, '_>, defaults: &Defaults<'_>, env: &Env, complete: bool) -> Keys {
     let (mut keys, mut written) = (Vec::new(), false);
     let mut read = |place: &Place, section: Section<'_, '_>| {
         written = true;
@@ -161,6 +200,7 @@ fn keys_of(
         others_step_in: section.flag("others_step_in").unwrap_or_default(),
         ..pool::Settings::default()
     };
+    let env_keys = section.flag("env_keys");
     drop(section);
     match root.place("apiKeys") {
         Some(place) if place.source.format == Format::Toml => {
@@ -170,13 +210,21 @@ fn keys_of(
         }
         _ => root.each("apiKeys", "keys.pool", true, &mut read),
     }
+    written |= root.place("pools").is_some();
+    let mut pools = pools::pools(root, defaults, env);
+    // Where a file names keys, a variable that is there for other programs means nothing.
+    let env_keys = env_keys.unwrap_or(!written);
+    let of_providers = providers::of_environment(env, defaults, env_keys, &pools, root.ledger());
+    written |= !of_providers.is_empty();
+    pools::join(&mut pools, of_providers);
+    pools::drop_empty(&mut pools, root.ledger());
     // Entries repeat in the order of the files.
     written |= env.list(OPENAI_KEYS).next().is_some();
     keys.extend(keys::of_environment(env, defaults, root.ledger()));
     if !written && complete {
         root.ledger().problems.push(no_key());
     }
-    (settings, keys)
+    Keys { settings, entries: keys, pools, env_keys }
 }
 
 fn strategy(name: &str) -> Result<Strategy, (String, Option<String>)> {

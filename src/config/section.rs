@@ -56,7 +56,8 @@ impl Ledger {
 fn heading(section: &str) -> String {
     match section {
         "" => "the file itself, outside of any section".to_owned(),
-        "keys.pool" => "[[keys.pool]]".to_owned(),
+        "keys.pool" | "pools" | "pools.keys" | "models" => format!("[[{section}]]"),
+        "pools.credential" => "`credential` of [[pools]]".to_owned(),
         section => format!("[{section}]"),
     }
 }
@@ -236,6 +237,30 @@ impl<'t, 'l> Section<'t, 'l> {
             }
         }
         Some(texts)
+    }
+
+    /// A table of strings under names that are the user's, with the place of each.
+    pub(super) fn map(&mut self, name: &'static str) -> Vec<(&'t str, &'t str, &'t Place)> {
+        let table = self.read(name, "a table of strings", |node| match &node.value {
+            Value::Table(table) => Some(table),
+            _ => None,
+        });
+        let mut pairs = Vec::new();
+        for (name, _, node) in table.into_iter().flat_map(|table| &table.0) {
+            match text(node) {
+                Some(text) => pairs.push((name.as_str(), text, &node.place)),
+                None => self.ledger.problems.push(mismatch(&node.place, "a string", &node.value)),
+            }
+        }
+        pairs
+    }
+
+    /// A string of the table `name`, which is read elsewhere.
+    pub(super) fn peek(&self, name: &str, inner: &str) -> Option<&'t str> {
+        match &self.node(name)?.value {
+            Value::Table(table) => text(table.get(inner)?),
+            _ => None,
+        }
     }
 
     /// Records that what `name` is set to won't do.

@@ -111,7 +111,7 @@ impl Value {
 }
 
 /// The lists in which several files add to each other; any other setting has one value.
-const UNITED: [&str; 2] = ["keys.pool", "clients.keys"];
+const UNITED: [&str; 4] = ["keys.pool", "clients.keys", "pools", "models"];
 
 /// Adds what `other` says to `table`. What both set, and set differently, is a problem.
 pub(super) fn merge(table: &mut Table, other: Table, problems: &mut Vec<Problem>) {

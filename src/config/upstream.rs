@@ -11,7 +11,7 @@ use super::{Env, proxies, section::Section};
 use crate::{
     forward::{Backoff, Policy, transport},
     rate::Rate,
-    types::BaseUrl,
+    types::{BaseUrl, Dialect},
 };
 
 /// What `[upstream]` says.
@@ -30,7 +30,7 @@ pub(super) const MANY: u64 = u32::MAX as u64;
 
 /// Reads `[upstream]`.
 pub(super) fn upstream(mut section: Section<'_, '_>, env: &Env) -> Upstream {
-    let base = section.parsed("base_url", base_url);
+    let base = section.parsed("base_url", |text| base_url(text, Dialect::OpenAi));
     let (policy, transport) = (Policy::default(), transport::Settings::default());
     let policy = Policy {
         head_timeout: section.millis("request_timeout_ms", 1).unwrap_or(policy.head_timeout),
@@ -54,8 +54,8 @@ pub(super) fn upstream(mut section: Section<'_, '_>, env: &Env) -> Upstream {
 }
 
 /// A base URL. What is wrong with it is told without quoting it: it may hold a password.
-pub(super) fn base_url(text: &str) -> Result<BaseUrl, (String, Option<String>)> {
-    BaseUrl::parse(text)
+pub(super) fn base_url(text: &str, dialect: Dialect) -> Result<BaseUrl, (String, Option<String>)> {
+    BaseUrl::parse_of(text, dialect)
         .map_err(|error| (error.to_string(), Some("such as https://api.openai.com/v1".to_owned())))
 }
 

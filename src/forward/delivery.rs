@@ -96,12 +96,13 @@ impl Forwarder {
     }
 
     /// What the client gets when there is no further attempt: what the upstream says of the request
-    /// or of itself, never what it says of our keys.
+    /// or of itself, never what it says of our keys. What is served elsewhere if it `falls_back` gets no answer yet.
     pub(super) fn conclude(
         &self,
         mut tries: Tries,
         no_lease: Option<&NoLease>,
         ask: &Ask,
+        falls_back: bool,
         access: Access,
         alarm: Alarm,
     ) -> Result<Response<LeasedBody>, (ForwardError, Access)> {
@@ -149,12 +150,16 @@ impl Forwarder {
             }
             (
                 Class::ServerError | Class::Overloaded | Class::EgressRefused | Class::ModelUnavailable,
+                Some(_),
+            ) if falls_back => ForwardError::Elsewhere,
+            (
+                Class::ServerError | Class::Overloaded | Class::EgressRefused | Class::ModelUnavailable,
                 Some(refusal),
             ) => {
-                let again = tries.keys.len() > 1 && !refusal.headers.contains_key(SHOULD_RETRY);
+                let again = tries.keys.len() > 1;
                 let mut answer = self.deliver_refusal(refusal, &verdict, &key, true, access, alarm);
                 if again {
-                    // We have retried; an SDK that does so too would multiply the calls.
+                    // We have retried, whatever the upstream says: an SDK that does so too would multiply the calls.
                     answer.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static("false"));
                 }
                 return Ok(answer);

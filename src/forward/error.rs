@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::target::BadTarget;
+use super::{naming::CannotRename, routes::Misrouted, target::BadTarget};
 use crate::{clock::Now, pool::Causes};
 
 /// What a client is told when there is no answer to give it.
@@ -23,6 +23,15 @@ pub enum ForwardError {
     /// The target can't be sent on without changing it.
     #[error(transparent)]
     Target(#[from] BadTarget),
+    /// No pool is there for the request.
+    #[error(transparent)]
+    Misrouted(Misrouted),
+    /// Its model goes by another name upstream, and that can't be put into the request.
+    #[error(transparent)]
+    Rename(#[from] CannotRename),
+    /// It can't be served here, and is to be served elsewhere: a client never hears of it.
+    #[error("not here")]
+    Elsewhere,
     /// None was free within the wait.
     #[error("all keys are cooling")]
     AllKeysCooling(Unavailable),
@@ -47,6 +56,33 @@ pub enum ForwardError {
     /// No answer in time.
     #[error("the upstream did not answer in time")]
     TimedOut,
+}
+
+impl ForwardError {
+    /// Of two pools' refusals the one that a client is told: which makes it wait least, else the later one that is no
+    /// matter of the configuration.
+    pub(super) fn or_sooner(self, later: Self) -> Self {
+        match (self.free_in(), later.free_in()) {
+            (Some(one), Some(other)) if one < other => self,
+            (_, Some(_)) => later,
+            (Some(_), None) => self,
+            (None, None) => match later {
+                Self::Elsewhere | Self::ModelNotFound { .. } | Self::ModelUnavailable { .. }
+                    if !matches!(self, Self::Elsewhere) =>
+                {
+                    self
+                }
+                later => later,
+            },
+        }
+    }
+
+    fn free_in(&self) -> Option<Duration> {
+        match self {
+            Self::AllKeysCooling(now) | Self::TooManyWaiting(now) | Self::Unreachable(now) => now.free_in,
+            _ => None,
+        }
+    }
 }
 
 /// How things stand with the keys.

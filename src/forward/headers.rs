@@ -2,10 +2,7 @@
 //!
 //! What goes is taken out of the map that came; what stays is never copied.
 
-use http::{
-    HeaderMap, HeaderName, HeaderValue, StatusCode,
-    header::{AUTHORIZATION, CONNECTION},
-};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::CONNECTION};
 
 use crate::{
     redact::{self, Traces},
@@ -24,10 +21,9 @@ pub fn strip_request(headers: &mut HeaderMap) {
     strip(headers, stays_here);
 }
 
-/// Adds what `key` brings to a request whose own credentials are gone: its credential, its organization and project.
-pub fn add_key(headers: &mut HeaderMap, key: &Key) {
+/// Adds the account that `key` names, its organization and project, to a request whose own is gone.
+pub fn add_account(headers: &mut HeaderMap, key: &Key) {
     let settings = key.settings();
-    headers.insert(AUTHORIZATION, key.authorization().clone());
     for (name, value) in [(ORGANIZATION, &settings.organization), (PROJECT, &settings.project)] {
         if let Some(value) = value {
             headers.insert(name, value.clone());
@@ -117,7 +113,11 @@ fn names_our_account(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{BaseUrl, KeySettings, PoolName};
+    use crate::{
+        forward::Api,
+        types::{BaseUrl, Dialect, KeySettings, PoolName},
+    };
+    use http::header::AUTHORIZATION;
 
     fn base(text: &str) -> BaseUrl {
         BaseUrl::parse(text).unwrap()
@@ -133,7 +133,8 @@ mod tests {
 
     fn sent(mut client: HeaderMap, key: &Key) -> HeaderMap {
         strip_request(&mut client);
-        add_key(&mut client, key);
+        Api::default().sign(Dialect::OpenAi, key, &mut client);
+        add_account(&mut client, key);
         client
     }
 

@@ -12,11 +12,12 @@ use super::{
     alarm::Alarm,
     coding::{UnknownCoding, decoded},
     headers::strip_request,
+    routes::PoolIndex,
     target::Target,
 };
 use crate::{
     provider::{self, Endpoint, SniffError, UnclearModel, demand, model_in_form, sniff},
-    types::{ClientId, Demand},
+    types::{ClientId, Demand, Dialect},
 };
 
 /// How long a client may be silent in the middle of a body.
@@ -42,6 +43,10 @@ pub struct Inbound {
     pub(super) endpoint: Endpoint,
     pub(super) may_repeat: bool,
     pub(super) client: ClientId,
+    /// The pool that it asks for; `None`: whichever serves its model.
+    pub(super) to: Option<PoolIndex>,
+    /// Whether another pool may serve it if that can't.
+    pub(super) falls_back: bool,
     /// Given back when the answer is delivered, and with it the body.
     _held: Option<OwnedSemaphorePermit>,
 }
@@ -119,6 +124,8 @@ impl Inbound {
         let Understood { model, stream, demand } = understand(&parts.headers, &body, limit)?;
         let mut headers = parts.headers;
         strip_request(&mut headers);
+        let model = target.model().map(Cow::into_owned).map(String::into_boxed_str).or(model);
+        let stream = stream || target.is_stream();
         Ok(Self {
             method: parts.method,
             target,
@@ -130,8 +137,30 @@ impl Inbound {
             endpoint,
             may_repeat,
             client: ClientId::default(),
+            to: None,
+            falls_back: false,
             _held: held,
         })
+    }
+
+    /// A request of our own, without a body, for whoever serves `model`.
+    pub(super) fn of_ours(method: Method, target: Target, headers: HeaderMap, model: &str) -> Self {
+        let endpoint = provider::classify(&method, target.path());
+        Self {
+            method,
+            target,
+            headers,
+            body: Bytes::new(),
+            model: Some(Box::from(model)),
+            stream: false,
+            demand: Demand::default(),
+            endpoint,
+            may_repeat: true,
+            client: ClientId::default(),
+            to: None,
+            falls_back: false,
+            _held: None,
+        }
     }
 
     /// The same as a request of this client.
@@ -141,10 +170,28 @@ impl Inbound {
         self
     }
 
+    /// The same as a request for this pool.
+    #[must_use]
+    pub fn to(mut self, pool: Option<PoolIndex>) -> Self {
+        self.to = pool;
+        self
+    }
+
+    /// The dialect that its client speaks.
+    #[must_use]
+    pub fn spoken(&self) -> Dialect {
+        self.target.spoken()
+    }
+
     /// The model it names.
     #[must_use]
     pub fn model(&self) -> Option<&str> {
         self.model.as_deref()
+    }
+
+    /// Whether it can be sent more than once, to another pool if need be.
+    pub(super) fn may_be_sent_again(&self) -> bool {
+        true
     }
 
     /// Copies what it holds of the connection's buffers, of which a small request keeps a large part, so that they are
@@ -244,6 +291,11 @@ struct Understood {
     demand: Demand,
 }
 
+/// A media type without its parameters, in lower case.
+pub(super) fn essence(media: &str) -> String {
+    media.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
 fn understand(headers: &HeaderMap, body: &Bytes, limit: usize) -> Result<Understood, InboundError> {
     if body.is_empty() {
         return Ok(Understood::default());
@@ -258,7 +310,7 @@ fn understand(headers: &HeaderMap, body: &Bytes, limit: usize) -> Result<Underst
         Cow::Owned(text) => Bytes::from(text),
     };
     let media = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let essence = media.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let essence = essence(media);
     let sniffed = match essence.as_str() {
         "multipart/form-data" => {
             let model = model_in_form(media, body).map_err(|UnclearModel| InboundError::ModelUnclear)?;

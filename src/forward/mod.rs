@@ -1,8 +1,10 @@
 //! One request, from in to out.
 
 mod alarm;
+mod api;
 mod body;
 mod budget;
+mod catalog;
 mod coding;
 mod delivery;
 mod error;
@@ -10,10 +12,13 @@ pub mod headers;
 mod hedge;
 mod inbound;
 mod leases;
+mod naming;
 mod opening;
 mod plan;
 mod policy;
 mod refusal;
+mod router;
+mod routes;
 mod target;
 pub mod transport;
 mod tries;
@@ -25,24 +30,29 @@ use std::{
 };
 
 pub use alarm::Alarm;
+pub use api::{Api, Credential};
 use body::Rest;
 pub use body::{BodyError, LeasedBody};
 pub use budget::Budget;
 use bytes::Bytes;
+pub use catalog::Listed;
 pub use delivery::SHOULD_RETRY;
 pub use error::{ForwardError, Unavailable};
-use headers::add_key;
+use headers::add_account;
 use hedge::Course;
 use http::{Response, response::Parts};
 use http_body::Body as _;
 pub use inbound::{Inbound, InboundError, ReplayMemory};
 pub use leases::SharedPool;
+pub use naming::CannotRename;
 
 use opening::{Begun, LONGEST_HOLD};
 pub use plan::{Facts, Plan, Step, Stop};
 pub use policy::{Backoff, InvalidBackoff, Policy};
 use refusal::Refusal;
-pub use target::{BadTarget, Target};
+pub use router::Router;
+pub use routes::{Aim, Alias, Choice, Choices, Misrouted, PoolIndex, Routes};
+pub use target::{BadTarget, Parameter, Target};
 use transport::{AnswerBody, Fault, Transport};
 use tries::{Missed, Tries};
 use why::{RULED_OUT, Story};
@@ -60,8 +70,9 @@ use crate::{
 #[derive(Debug)]
 pub struct Forwarder {
     pool: Arc<SharedPool>,
-    transport: Transport,
+    transport: Arc<Transport>,
     policy: Policy,
+    api: Api,
     clock: Clock,
     budget: Mutex<Budget>,
     /// The same for second attempts beside the first.
@@ -86,13 +97,20 @@ impl Forwarder {
     #[must_use]
     pub fn new(
         pool: Arc<SharedPool>,
-        transport: Transport,
+        transport: Arc<Transport>,
         policy: Policy,
+        api: Api,
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> Self {
         let (budget, hedges) = (Mutex::new(Budget::new()), Mutex::new(Budget::of_hedges()));
-        Self { pool, transport, policy, clock, budget, hedges, metrics }
+        Self { pool, transport, policy, api, clock, budget, hedges, metrics }
+    }
+
+    /// How its upstreams are spoken to.
+    #[must_use]
+    pub fn api(&self) -> &Api {
+        &self.api
     }
 
     /// The pool it takes its keys from.
@@ -101,7 +119,7 @@ impl Forwarder {
         &self.pool
     }
 
-    /// Sends `inbound` with one key after another until an answer is worth delivering.
+    /// Sends `inbound`, which came at `start`, with one key after another until an answer is worth delivering.
     ///
     /// Dropped, it drops the upstream call with it, and the lease counts as abandoned.
     ///
@@ -110,10 +128,10 @@ impl Forwarder {
     pub async fn run(
         &self,
         inbound: &mut Inbound,
+        start: Instant,
         mut access: Access,
         mut alarm: Alarm,
     ) -> Result<Response<LeasedBody>, (ForwardError, Access)> {
-        let start = self.clock.mono();
         let mut ask = self.pool.ask(inbound);
         // Made for those who look at the log or the header, and for nobody else.
         let mut story = self.is_explained(&access).then(Box::<Story>::default);
@@ -121,7 +139,7 @@ impl Forwarder {
         let ask = Arc::new(ask);
         let mut plan = Plan::new(&self.policy, start, inbound.may_repeat, self.pool.keys());
         let mut rng = fastrand::Rng::new();
-        let mut patience = self.policy.max_wait;
+        let mut patience = if inbound.falls_back { Duration::ZERO } else { self.policy.max_wait };
         let mut tries = Tries::default();
         let (mut again, mut hedged) = (None, false);
         self.budget.lock().unwrap_or_else(PoisonError::into_inner).deposit();
@@ -140,14 +158,14 @@ impl Forwarder {
                         self.tell_end(&mut access, story, RULED_OUT, why);
                     }
                     lease.settle(Outcome::Unused);
-                    return self.conclude(tries, None, &ask, access, alarm);
+                    return self.conclude(tries, None, &ask, inbound.falls_back, access, alarm);
                 }
                 Ok(lease) => lease,
                 Err(no_lease) => {
                     if let Some((story, why)) = story.as_deref().zip(no_lease.explanation.as_deref()) {
                         self.tell_end(&mut access, story, no_lease.why.as_str(), why);
                     }
-                    return self.conclude(tries, Some(&no_lease), &ask, access, alarm);
+                    return self.conclude(tries, Some(&no_lease), &ask, inbound.falls_back, access, alarm);
                 }
             };
             let sent = self.clock.mono();
@@ -246,7 +264,10 @@ impl Forwarder {
                 Step::Stop(stop) => {
                     self.metrics.retry_denied(stop.as_str());
                     tries.last = Some(missed);
-                    return self.conclude(tries, None, &ask, access, alarm);
+                    if matches!(stop, Stop::NotRepeatable | Stop::Deadline) {
+                        inbound.falls_back = false;
+                    }
+                    return self.conclude(tries, None, &ask, inbound.falls_back, access, alarm);
                 }
             }
         }
@@ -280,9 +301,11 @@ impl Forwarder {
         alarm: &mut Alarm,
     ) -> Result<Attempt, ForwardError> {
         let base = &key.settings().base;
-        let target = inbound.target.under(base)?;
+        let spoken = inbound.target.spoken();
+        let target = self.api.target(spoken, key, &inbound.target, inbound.model())?;
         let mut headers = inbound.headers.clone();
-        add_key(&mut headers, key);
+        self.api.sign(spoken, key, &mut headers);
+        add_account(&mut headers, key);
         let sending =
             self.transport.send(base, inbound.method.clone(), target, headers, inbound.body.clone());
         let until = self.clock.mono() + limit;

@@ -1,9 +1,15 @@
 //! Where a request goes: its path and query, checked once so that nobody on the way can read them differently.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::uri::PathAndQuery;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use crate::types::BaseUrl;
+use crate::types::{BaseUrl, Dialect, Secret};
+
+/// What is percent-encoded in a segment or a query's value: all but RFC 3986's unreserved characters.
+pub(super) const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Where a request goes, below the base of whatever key it gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,6 +18,56 @@ pub struct Target {
     /// Where the part begins that goes below the base.
     start: usize,
     query: Option<Box<str>>,
+    /// Whether that part begins with a version of its own, in place of the base's.
+    has_version: bool,
+    /// Whether its path names no model, though it may look so.
+    nameless: bool,
+    spoken: Dialect,
+}
+
+/// A parameter of a query that we add.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parameter {
+    name: Box<str>,
+    /// As it is sent: `name=value`.
+    pair: Box<str>,
+}
+
+impl Parameter {
+    /// The parameter `name` with this value.
+    #[must_use]
+    pub fn new(name: &str, value: &str) -> Self {
+        Self { name: Box::from(name), pair: pair(name, value).into_boxed_str() }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// As it is sent.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.pair
+    }
+}
+
+fn pair(name: &str, value: &str) -> String {
+    format!("{}={}", utf8_percent_encode(name, ENCODED), utf8_percent_encode(value, ENCODED))
+}
+
+/// Where a target goes, if that is not just below a base. No `Debug`: there is a credential in it.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Place<'p> {
+    /// What its path goes below: two pieces of a path.
+    pub(super) below: [&'p str; 2],
+    /// Parameters in place of those that it has of the same names.
+    pub(super) set: &'p [Parameter],
+    /// A parameter that it gets if it has none of that name: `api-version`.
+    pub(super) default: Option<(&'static str, &'p str)>,
+    /// A credential, in place of any parameter of that name.
+    pub(super) credential: Option<(&'p str, &'p Secret)>,
 }
 
 /// Why a target is not forwarded.
@@ -46,7 +102,14 @@ impl Target {
         {
             return Err(BadTarget::Unsafe);
         }
-        Ok(Self { path: Box::from(path), start: 0, query: query.map(Box::from) })
+        Ok(Self {
+            path: Box::from(path),
+            start: 0,
+            query: query.map(Box::from),
+            has_version: false,
+            nameless: false,
+            spoken: Dialect::OpenAi,
+        })
     }
 
     /// The same without the first `length` bytes of its path, which say where it goes here.
@@ -60,6 +123,61 @@ impl Target {
         self
     }
 
+    /// The same as a target whose path begins with a version that counts in place of the base's.
+    #[must_use]
+    pub fn with_version(mut self) -> Self {
+        self.has_version = true;
+        self
+    }
+
+    /// Whether its path begins with a version that counts in place of the base's.
+    #[must_use]
+    pub fn has_version(&self) -> bool {
+        self.has_version
+    }
+
+    /// The same in another dialect than OpenAI's.
+    #[must_use]
+    pub fn spoken_in(mut self, dialect: Dialect) -> Self {
+        self.spoken = dialect;
+        self
+    }
+
+    /// The same where what stands in the place of a model's name is none.
+    #[must_use]
+    pub fn without_model(mut self) -> Self {
+        self.nameless = true;
+        self
+    }
+
+    /// Whether no model is to be found in its path.
+    pub(super) fn is_nameless(&self) -> bool {
+        self.nameless
+    }
+
+    /// The dialect that whoever asks for it speaks.
+    #[must_use]
+    pub fn spoken(&self) -> Dialect {
+        self.spoken
+    }
+
+    /// Whether its path begins with the version that a base ends in.
+    pub(super) fn repeats_version_of(&self, base: &BaseUrl) -> bool {
+        let version = &base.path()[base.root().len()..];
+        !version.is_empty()
+            && self.path().strip_prefix(version).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
+    /// The same with another path below the base.
+    pub(super) fn with_path(&self, path: &str) -> Self {
+        Self { path: Box::from(path), start: 0, ..self.clone() }
+    }
+
+    /// Its query, raw.
+    pub(super) fn query(&self) -> Option<&str> {
+        self.query.as_deref()
+    }
+
     /// The path below the base: from the slash after the version segment, `/chat/completions`.
     #[must_use]
     pub fn path(&self) -> &str {
@@ -71,14 +189,40 @@ impl Target {
     /// # Errors
     /// [`BadTarget::Unsafe`] if no request line could carry it.
     pub fn under(&self, base: &BaseUrl) -> Result<PathAndQuery, BadTarget> {
-        let query = self.query.as_deref();
-        let length = base.path().len() + self.path().len() + query.map_or(0, |query| query.len() + 1);
+        let below = if self.has_version { base.root() } else { base.path() };
+        self.at(&Place { below: [below, ""], ..Place::default() })
+    }
+
+    /// The path and query of this target at this place.
+    ///
+    /// # Errors
+    /// [`BadTarget::Unsafe`] if no request line could carry it.
+    pub(super) fn at(&self, place: &Place<'_>) -> Result<PathAndQuery, BadTarget> {
+        let Place { below, set, default, credential } = *place;
+        let replaced = |name: &str| {
+            set.iter().any(|parameter| parameter.name() == name)
+                || credential.is_some_and(|(credential, _)| credential == name)
+        };
+        let query = self.query.as_deref().unwrap_or_default();
+        let query =
+            if set.is_empty() && credential.is_none() { query.into() } else { without(query, replaced) };
+        let length = below[0].len() + below[1].len() + self.path().len() + query.len() + 1;
         let mut text = String::with_capacity(length);
-        text.push_str(base.path());
-        text.push_str(self.path());
-        if let Some(query) = query {
-            text.push('?');
-            text.push_str(query);
+        text.extend([below[0], below[1], self.path()]);
+        let mut separator = '?';
+        let mut add = |pair: &str| {
+            text.push(std::mem::replace(&mut separator, '&'));
+            text.push_str(pair);
+        };
+        if !query.is_empty() {
+            add(&query);
+        }
+        set.iter().for_each(|parameter| add(parameter.as_str()));
+        if let Some((name, value)) = default.filter(|(name, _)| parameter(&query, name).is_none()) {
+            add(&pair(name, value));
+        }
+        if let Some((name, secret)) = credential {
+            add(&pair(name, secret.expose()));
         }
         PathAndQuery::from_maybe_shared(Bytes::from(text)).map_err(|_| BadTarget::Unsafe)
     }
@@ -147,7 +291,7 @@ fn is_dots(segment: &str) -> bool {
     names.any(|name| name == "." || name == "..")
 }
 
-fn decode_separators_and_dots(segment: &str) -> std::borrow::Cow<'_, str> {
+fn decode_separators_and_dots(segment: &str) -> Cow<'_, str> {
     if !segment.contains('%') {
         return segment.into();
     }
@@ -161,16 +305,28 @@ fn decode_separators_and_dots(segment: &str) -> std::borrow::Cow<'_, str> {
 }
 
 /// The query without parameters named `key`.
-fn without_key(query: &str) -> std::borrow::Cow<'_, str> {
-    let is_key = |pair: &&str| {
-        let name = pair.split('=').next().unwrap_or_default();
-        let name: Vec<_> = url::form_urlencoded::parse(name.as_bytes()).collect();
-        matches!(name.as_slice(), [(name, _)] if name == "key")
-    };
-    if !query.split('&').any(|pair| is_key(&pair)) {
+fn without_key(query: &str) -> Cow<'_, str> {
+    without(query, |name| name == "key")
+}
+
+/// The query without parameters whose names, decoded, are to go.
+fn without(query: &str, goes: impl Fn(&str) -> bool) -> Cow<'_, str> {
+    let goes = |pair: &&str| name_of(pair).is_some_and(|name| goes(&name));
+    if !query.split('&').any(|pair| goes(&pair)) {
         return query.into();
     }
-    query.split('&').filter(|pair| !is_key(pair)).collect::<Vec<_>>().join("&").into()
+    query.split('&').filter(|pair| !goes(pair)).collect::<Vec<_>>().join("&").into()
+}
+
+/// The name of a pair in a query, decoded.
+fn name_of(pair: &str) -> Option<Cow<'_, str>> {
+    let name = pair.split('=').next().unwrap_or_default();
+    url::form_urlencoded::parse(name.as_bytes()).next().map(|(name, _)| name)
+}
+
+/// The value of a parameter of a query, decoded; of several, the first.
+pub(super) fn parameter<'q>(query: &'q str, name: &str) -> Option<Cow<'q, str>> {
+    url::form_urlencoded::parse(query.as_bytes()).find(|(known, _)| known == name).map(|(_, value)| value)
 }
 
 #[cfg(test)]

@@ -1,16 +1,32 @@
 //! Where clients put their key.
 
+use std::borrow::Cow;
+
 use http::{HeaderMap, header::AUTHORIZATION};
 
 /// Headers whose whole value is a key, as the SDKs of the several dialects send it.
-const HEADERS: [&str; 4] = ["x-api-key", "x-goog-api-key", "api-key", "x-proxy-key"];
+const HEADERS: [&str; 3] = ["x-api-key", "x-goog-api-key", "api-key"];
 
-/// Every credential that the headers present.
-pub(super) fn credentials(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+/// The header of ours: where it is, other credentials are somebody else's business and count for nothing.
+const OURS: &str = "x-proxy-key";
+/// The parameter of a query in which Google's API takes a credential.
+const PARAMETER: &str = "key";
+
+/// Every credential that a request presents to us.
+pub(super) fn credentials<'r>(
+    headers: &'r HeaderMap,
+    query: Option<&'r str>,
+) -> impl Iterator<Item = Cow<'r, [u8]>> {
+    let ours = headers.get_all(OURS).iter().map(|value| value.as_bytes().trim_ascii());
+    let others = !headers.contains_key(OURS);
     let bearer = headers.get_all(AUTHORIZATION).iter().filter_map(|value| bearer(value.as_bytes()));
     let plain =
         HEADERS.iter().flat_map(|name| headers.get_all(*name)).map(|value| value.as_bytes().trim_ascii());
-    bearer.chain(plain)
+    let query = query.filter(|query| query.contains(PARAMETER)).unwrap_or_default();
+    let parameters = url::form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == PARAMETER);
+    let parameters = parameters.map(|(_, value)| Cow::Owned(value.into_owned().into_bytes()));
+    let elsewhere = bearer.chain(plain).map(Cow::Borrowed).chain(parameters).filter(move |_| others);
+    ours.map(Cow::Borrowed).chain(elsewhere).filter(|credential| !credential.is_empty())
 }
 
 /// The token of `Bearer token`; the scheme's case does not matter (RFC 9110 §11.1).
@@ -35,16 +51,30 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(name, value.parse().unwrap());
-            assert_eq!(credentials(&headers).collect::<Vec<_>>(), [b"k"], "{name}: {value}");
+            assert_eq!(presented(&headers, None), ["k"], "{name}: {value}");
         }
+        assert_eq!(presented(&HeaderMap::new(), Some("monkey=1&key=k%2B1&alt=sse")), ["k+1"]);
+    }
+
+    #[test]
+    fn our_own_header_counts_alone() {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-proxy-key", "k".parse().unwrap());
+        headers.insert(AUTHORIZATION, "Bearer theirs".parse().unwrap());
+        assert_eq!(presented(&headers, Some("key=theirs")), ["k"]);
+    }
+
+    fn presented(headers: &HeaderMap, query: Option<&str>) -> Vec<String> {
+        let credentials = credentials(headers, query);
+        credentials.map(|credential| String::from_utf8(credential.into_owned()).unwrap()).collect()
     }
 
     #[test]
     fn other_schemes_present_nothing() {
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, "Basic k".parse().unwrap());
-        assert_eq!(credentials(&headers).count(), 0);
+        assert!(presented(&headers, None).is_empty());
         headers.insert(AUTHORIZATION, "k".parse().unwrap());
-        assert_eq!(credentials(&headers).count(), 0);
+        assert!(presented(&headers, None).is_empty());
     }
 }

@@ -1,20 +1,18 @@
-//! Answers of our own, in the shape of the OpenAI API. Nothing in them comes from a key.
+//! Answers of our own, in the dialect of whoever asks. Nothing in them comes from a key.
 
 use std::time::Duration;
 
-use http::{
-    HeaderValue, Response, StatusCode,
-    header::{CONTENT_TYPE, RETRY_AFTER},
-};
-use serde_json::json;
-
-use super::AnswerBody;
+use super::{AnswerBody, shape};
 use crate::{
     client::{Limit, Limited},
-    forward::{BadTarget, ForwardError, InboundError, SHOULD_RETRY, Unavailable},
+    forward::{BadTarget, ForwardError, InboundError, Misrouted, SHOULD_RETRY, Unavailable},
     pool::{Causes, Reason},
     provider::SniffError,
-    types::ErrorCode,
+    types::{Dialect, ErrorCode},
+};
+use http::{
+    HeaderValue, Method, Response, StatusCode,
+    header::{ALLOW, CONTENT_TYPE, RETRY_AFTER},
 };
 
 /// For so long a time of day says enough.
@@ -28,6 +26,8 @@ pub(super) struct Refusal {
     code: ErrorCode,
     message: String,
     retry: Retry,
+    /// The methods that would do.
+    allowed: Option<HeaderValue>,
     /// Whether the connection ends with it.
     last: bool,
 }
@@ -45,7 +45,7 @@ enum Retry {
 
 impl Refusal {
     fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), retry: Retry::Unsaid, last: false }
+        Self { code, message: message.into(), retry: Retry::Unsaid, allowed: None, last: false }
     }
 
     fn retry(mut self, after: Option<Duration>) -> Self {
@@ -64,7 +64,8 @@ impl Refusal {
 
     pub(super) fn unauthorized() -> Self {
         let message = "Missing or wrong client key. Send one of this proxy's client keys as `Authorization: Bearer …` \
-                       (or x-api-key, x-goog-api-key, api-key, X-Proxy-Key).";
+                       (or x-api-key, x-goog-api-key, api-key, X-Proxy-Key; in the query, as `key`, with Gemini's API \
+                       only).";
         Self::new(ErrorCode::InvalidApiKey, message)
     }
 
@@ -74,8 +75,21 @@ impl Refusal {
         Self::new(ErrorCode::OriginNotAllowed, message)
     }
 
+    pub(super) fn two_credentials() -> Self {
+        let message = "Two different credentials were sent, and only one can be the client key. Send one (as \
+                       `Authorization: Bearer …`, x-api-key, x-goog-api-key or api-key), or name it in X-Proxy-Key, \
+                       which alone counts.";
+        Self::new(ErrorCode::InvalidApiKey, message)
+    }
+
     pub(super) fn no_such_route() -> Self {
-        let message = "No such route. The API is below /v1/; point your SDK's base_url at this proxy's /v1.";
+        let message = "No such route. The API is below /v1/; point your SDK's base_url at this proxy's /v1 (Anthropic \
+                       and Gemini SDKs: at its root).";
+        Self::new(ErrorCode::NotFound, message)
+    }
+
+    pub(super) fn no_such_pool(slug: &str) -> Self {
+        let message = format!("No pool is called `{slug}`. GET /v1/providers lists those that there are.");
         Self::new(ErrorCode::NotFound, message)
     }
 
@@ -145,6 +159,48 @@ impl From<InboundError> for Refusal {
     }
 }
 
+impl From<Misrouted> for Refusal {
+    fn from(misrouted: Misrouted) -> Self {
+        match misrouted {
+            Misrouted::NotSpoken { dialect } => {
+                let message = format!(
+                    "No pool speaks this dialect ({dialect}): configure keys of a provider that does, or ask for the \
+                     model by an API that is configured (GET /v1/providers)."
+                );
+                Self::new(ErrorCode::NotFound, message)
+            }
+            Misrouted::SpeaksOtherwise { pool, dialect } => {
+                let route = match dialect {
+                    Dialect::OpenAi => "/v1/chat/completions".to_owned(),
+                    Dialect::Anthropic => "/v1/messages".to_owned(),
+                    Dialect::Gemini => "/v1beta/models/…:generateContent".to_owned(),
+                    Dialect::Azure => format!("/llm/{pool}/openai/…"),
+                    Dialect::Generic => format!("/proxy/{pool}/…"),
+                };
+                let message = format!(
+                    "The model belongs to the pool `{pool}`, which speaks another dialect ({dialect}): ask for it at \
+                     {route}."
+                );
+                Self::new(ErrorCode::InvalidRequest, message)
+            }
+            Misrouted::NoKeyOf { provider } => {
+                let variable = provider.to_ascii_uppercase();
+                let message = format!(
+                    "No key of the provider `{provider}` is configured. Whoever runs this proxy can set \
+                     {variable}_API_KEY_1."
+                );
+                Self::new(ErrorCode::ModelNotFound, message)
+            }
+            Misrouted::Method { pool, allowed } => {
+                let names = allowed.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
+                let message = format!("The pool `{pool}` takes these methods only: {names}.");
+                let allowed = HeaderValue::try_from(names).ok();
+                Self { allowed, ..Self::new(ErrorCode::MethodNotAllowed, message) }
+            }
+        }
+    }
+}
+
 impl From<ForwardError> for Refusal {
     fn from(error: ForwardError) -> Self {
         match error {
@@ -166,6 +222,14 @@ impl From<ForwardError> for Refusal {
                 Self::new(ErrorCode::ModelNotFound, message)
             }
             ForwardError::Target(bad) => bad.into(),
+            ForwardError::Misrouted(misrouted) => misrouted.into(),
+            error @ ForwardError::Rename(_) => {
+                let message =
+                    format!("The model goes by another name upstream, and can't be renamed here: {error}.");
+                Self::new(ErrorCode::InvalidRequest, message)
+            }
+            // Who falls back is told what came of it.
+            ForwardError::Elsewhere => Self::internal(),
             ForwardError::AllKeysCooling(now) => {
                 let message = format!("No key is free now: {}.", explain(&now));
                 Self::new(ErrorCode::AllKeysCooling, message).retry(now.free_in)
@@ -253,20 +317,21 @@ fn explain(unavailable: &Unavailable) -> String {
     if parts.is_empty() { format!("{} free again", keys(*free)) } else { parts.join(", ") }
 }
 
-impl From<Refusal> for Response<AnswerBody> {
-    fn from(refusal: Refusal) -> Self {
-        let status = refusal.code.status();
-        let kind = match status {
-            StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
-            status if status.is_client_error() => "invalid_request_error",
-            _ => "server_error",
+impl Refusal {
+    /// The answer, to a client that speaks this dialect.
+    pub(super) fn answer(self, spoken: Dialect, id: &HeaderValue) -> Response<AnswerBody> {
+        let status = self.code.status();
+        let seconds = match self.retry {
+            Retry::After(wait) => Some(whole_seconds(wait)),
+            Retry::Unsaid | Retry::Unknown => None,
         };
-        let error = json!({"error": {"message": refusal.message, "type": kind, "param": null, "code": refusal.code.as_str()}});
-        let mut response = Self::new(AnswerBody::Own(error.to_string().into()));
+        let id = id.to_str().unwrap_or_default();
+        let error = shape::body(spoken, self.code, &self.message, id, seconds);
+        let mut response = Response::new(AnswerBody::Own(error.to_string().into()));
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        match refusal.retry {
+        match self.retry {
             Retry::Unsaid => {}
             Retry::Unknown => {
                 headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
@@ -279,7 +344,10 @@ impl From<Refusal> for Response<AnswerBody> {
                 headers.insert(SHOULD_RETRY, HeaderValue::from_static(worth_it));
             }
         }
-        if refusal.last {
+        if let Some(allowed) = self.allowed {
+            headers.insert(ALLOW, allowed);
+        }
+        if self.last {
             headers.insert(http::header::CONNECTION, HeaderValue::from_static("close"));
         }
         if status == StatusCode::UNAUTHORIZED {

@@ -5,7 +5,10 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::Proxy;
-use crate::pool::{HostView, KeyView, Room, Snapshot, State, Trouble};
+use crate::{
+    pool::{HostView, KeyView, Room, Snapshot, State, Trouble},
+    types::PoolName,
+};
 
 /// Below this a key is not well, though it may serve.
 const WELL: f64 = 0.75;
@@ -28,11 +31,12 @@ impl Unready {
 
 /// Why no requests should be sent here. A key that only has to wait for its limit is usable: elsewhere it would have
 /// to wait too.
-pub(super) fn unready(proxy: &Proxy, snapshot: &Snapshot) -> Option<Unready> {
+pub(super) fn unready(proxy: &Proxy, pools: &[(PoolName, Snapshot)]) -> Option<Unready> {
     if proxy.is_stopping() {
         return Some(Unready::Draining);
     }
-    (!snapshot.is_usable(proxy.now())).then_some(Unready::NoUsableKey)
+    let usable = pools.iter().any(|(_, snapshot)| snapshot.is_usable(proxy.now()));
+    (!usable).then_some(Unready::NoUsableKey)
 }
 
 /// Everything at one moment.
@@ -43,7 +47,7 @@ pub(super) struct Health {
     uptime_seconds: f64,
     draining: bool,
     requests_waiting: usize,
-    pools: [PoolHealth; 1],
+    pools: Vec<PoolHealth>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -125,35 +129,42 @@ struct ErrorHealth {
 
 impl Health {
     pub(super) fn of(proxy: &Proxy) -> Self {
-        let pool = proxy.forwarder().pool();
         let now = proxy.now();
-        let snapshot = pool.snapshot();
+        let pools = proxy.snapshots();
         Self {
-            status: Status::of(&snapshot),
+            status: Status::of(&pools),
             version: env!("CARGO_PKG_VERSION"),
             uptime_seconds: seconds(proxy.started(), now),
             draining: proxy.is_stopping(),
-            requests_waiting: snapshot.waiting,
-            pools: [PoolHealth {
-                name: pool.name().to_string(),
-                hosts: snapshot.hosts.iter().map(HostHealth::of).collect(),
-                keys: snapshot.keys.iter().map(|key| KeyHealth::of(key, now)).collect(),
-            }],
+            requests_waiting: pools.iter().map(|(_, snapshot)| snapshot.waiting).sum(),
+            pools: pools
+                .iter()
+                .map(|(name, snapshot)| PoolHealth {
+                    name: name.to_string(),
+                    hosts: snapshot.hosts.iter().map(HostHealth::of).collect(),
+                    keys: snapshot.keys.iter().map(|key| KeyHealth::of(key, now)).collect(),
+                })
+                .collect(),
         }
     }
 }
 
 impl Status {
-    fn of(snapshot: &Snapshot) -> Self {
-        let is_open = |key: &KeyView| {
+    fn of(pools: &[(PoolName, Snapshot)]) -> Self {
+        let is_open = |snapshot: &Snapshot, key: &KeyView| {
             let host = key.key.settings().base.origin();
             snapshot.hosts.iter().any(|view| view.origin == *host && view.open)
         };
-        let serves = |key: &KeyView| key.state == State::Ready && is_open(key);
-        let is_well = |key: &KeyView| serves(key) && key.health >= WELL && key.model_rests.is_empty();
-        if !snapshot.keys.iter().any(serves) {
+        let keys =
+            || pools.iter().flat_map(|(_, snapshot)| snapshot.keys.iter().map(move |key| (snapshot, key)));
+        let serves =
+            |(snapshot, key): (&Snapshot, &KeyView)| key.state == State::Ready && is_open(snapshot, key);
+        let is_well = |(snapshot, key): (&Snapshot, &KeyView)| {
+            serves((snapshot, key)) && key.health >= WELL && key.model_rests.is_empty()
+        };
+        if !keys().any(serves) {
             Self::Down
-        } else if snapshot.keys.iter().all(is_well) {
+        } else if keys().all(is_well) {
             Self::Ok
         } else {
             Self::Degraded

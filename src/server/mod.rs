@@ -7,11 +7,14 @@ mod error;
 mod framing;
 mod health;
 mod listener;
+mod lists;
 mod origin;
 mod peer;
 mod probe;
 mod proxy;
 mod settings;
+mod shape;
+mod way;
 
 use std::{net::IpAddr, panic::AssertUnwindSafe, sync::Arc};
 
@@ -25,6 +28,7 @@ pub use listener::{Answers, Connections, Drained, Listener, Stop};
 pub use probe::metrics_routes;
 pub use proxy::{Proxy, Stages};
 pub use settings::{CorsOrigins, Settings};
+use way::Way;
 
 use crate::forward::headers::REQUEST_ID;
 
@@ -41,13 +45,15 @@ impl Answers for Arc<Proxy> {
         let cors = Cors::of(&self.settings().cors, request.headers());
         let mut answer = match cors.preflight(request.method(), request.headers()) {
             Some(answer) => answer,
-            None if probe::is_probe(request.uri().path()) => probe::answer(self, peer, &request),
+            None if probe::is_probe(request.uri().path()) => probe::answer(self, peer, &id, &request),
             None => {
+                let routes = self.router().routes();
+                let spoken = Way::of(request.uri().path(), request.headers(), routes).spoken;
                 // Boxed, since a connection keeps the room of what is awaited here for as long as it lives.
-                let handled = Box::pin(proxy::handle(self, peer, &id, request));
+                let handled = Box::pin(proxy::handle(self, peer, &id, spoken, request));
                 // One request's panic is its own; the message may hold anything, so only the panic hook tells it.
                 let caught = AssertUnwindSafe(handled).catch_unwind().await;
-                caught.unwrap_or_else(|_| Refusal::internal().into())
+                caught.unwrap_or_else(|_| Refusal::internal().answer(spoken, &id))
             }
         };
         cors.say(answer.headers_mut());

@@ -9,7 +9,7 @@ use axum::{
     routing::get,
 };
 use http::{
-    HeaderMap, Method, Request, StatusCode, Uri,
+    HeaderMap, HeaderValue, Method, Request, StatusCode, Uri,
     header::{CONTENT_TYPE, HOST, ORIGIN},
     uri::Authority,
 };
@@ -20,7 +20,10 @@ use super::{
     health::{self, Health},
     origin::is_loopback,
 };
-use crate::telemetry::{Metrics, Process};
+use crate::{
+    telemetry::{Metrics, Process},
+    types::Dialect,
+};
 
 const HEALTH: &str = "/health";
 const DETAILED: &str = "/health/detailed";
@@ -36,7 +39,12 @@ pub(super) fn is_probe(path: &str) -> bool {
 }
 
 /// Answers a probe on the listener for clients.
-pub(super) fn answer(proxy: &Proxy, peer: IpAddr, request: &Request<Incoming>) -> http::Response<AnswerBody> {
+pub(super) fn answer(
+    proxy: &Proxy,
+    peer: IpAddr,
+    id: &HeaderValue,
+    request: &Request<Incoming>,
+) -> http::Response<AnswerBody> {
     let asks = matches!(*request.method(), Method::GET | Method::HEAD);
     let answer = match request.uri().path() {
         HEALTH | LIVE if asks => alive().into_response(),
@@ -44,7 +52,7 @@ pub(super) fn answer(proxy: &Proxy, peer: IpAddr, request: &Request<Incoming>) -
         DETAILED if asks && is_local(peer, request.uri(), request.headers()) => {
             detailed(proxy).into_response()
         }
-        _ => return Refusal::no_such_route().into(),
+        _ => return Refusal::no_such_route().answer(Dialect::OpenAi, id),
     };
     answer.map(AnswerBody::Own)
 }
@@ -67,7 +75,7 @@ fn alive() -> &'static str {
 
 /// Whether it is worth sending requests here.
 fn ready(proxy: &Proxy) -> Response {
-    match health::unready(proxy, &proxy.forwarder().pool().snapshot()) {
+    match health::unready(proxy, &proxy.snapshots()) {
         None => "ready".into_response(),
         Some(why) => (StatusCode::SERVICE_UNAVAILABLE, why.as_str()).into_response(),
     }
@@ -81,14 +89,13 @@ fn detailed(proxy: &Proxy) -> Json<Health> {
 async fn prometheus(
     State((proxy, metrics)): State<(Arc<Proxy>, Arc<Metrics>)>,
 ) -> ([(http::HeaderName, &'static str); 1], String) {
-    let pool = proxy.forwarder().pool();
-    let snapshot = pool.snapshot();
+    let pools = proxy.snapshots();
     let process = Process {
         connections: proxy.connections(),
         tasks: tokio::runtime::Handle::current().metrics().num_alive_tasks(),
-        ready: health::unready(&proxy, &snapshot).is_none(),
+        ready: health::unready(&proxy, &pools).is_none(),
     };
-    let text = metrics.render(pool.name(), &snapshot, process);
+    let text = metrics.render(&pools, process);
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
 }
 
@@ -112,9 +119,9 @@ mod tests {
     fn only_somebody_on_this_machine_who_asks_for_himself_is_local() {
         let local = |peer: &str, host: &'static str, more: Option<&'static str>| {
             let mut headers = HeaderMap::new();
-            headers.insert("host", http::HeaderValue::from_static(host));
+            headers.insert("host", HeaderValue::from_static(host));
             if let Some(name) = more {
-                headers.insert(name, http::HeaderValue::from_static("x"));
+                headers.insert(name, HeaderValue::from_static("x"));
             }
             is_local(peer.parse().unwrap(), &Uri::from_static("/health/detailed"), &headers)
         };

@@ -10,21 +10,34 @@ use std::{
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Request, Response, Version,
-    header::{CONTENT_LENGTH, EXPECT},
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version,
+    header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT},
     request::Parts,
 };
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
+use serde_json::Value;
 use tokio_util::{future::FutureExt as _, sync::CancellationToken};
 
-use super::{AnswerBody, Connections, Settings, auth, cors, error::Refusal, framing, peer};
+use super::{
+    AnswerBody, Connections, Settings, auth, cors,
+    error::Refusal,
+    framing, lists, peer,
+    way::{To, Way},
+};
 use crate::{
-    client::Clients,
+    client::{Clients, Stranger},
     clock::Clock,
-    forward::{Alarm, Forwarder, Inbound, ReplayMemory, Target, headers::REQUEST_ID},
+    forward::{
+        Alarm, ForwardError, Forwarder, Inbound, Misrouted, ReplayMemory, Router, headers::REQUEST_ID,
+    },
+    pool::Snapshot,
     redact,
-    telemetry::{Metrics, access::Access},
+    telemetry::{
+        Metrics,
+        access::{Access, Ending},
+    },
+    types::{Dialect, PoolName},
 };
 
 /// The key id of the last attempt, with `debug_headers`.
@@ -40,36 +53,12 @@ const LINGER_BYTES: usize = 64 << 20;
 /// And for how long.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// First segments of the OpenAI API: taken without `/v1` too, as older clients send them.
-const WITHOUT_VERSION: [&str; 20] = [
-    "assistants",
-    "audio",
-    "batches",
-    "chat",
-    "completions",
-    "containers",
-    "conversations",
-    "embeddings",
-    "evals",
-    "files",
-    "fine_tuning",
-    "images",
-    "models",
-    "moderations",
-    "rerank",
-    "responses",
-    "threads",
-    "uploads",
-    "vector_stores",
-    "videos",
-];
-
 /// Everything a request needs.
 #[derive(Debug)]
 pub struct Proxy {
     settings: Settings,
     clients: Clients,
-    forwarder: Forwarder,
+    router: Router,
     memory: ReplayMemory,
     metrics: Arc<Metrics>,
     clock: Clock,
@@ -93,7 +82,7 @@ impl Proxy {
     pub fn new(
         settings: Settings,
         clients: Clients,
-        forwarder: Forwarder,
+        router: Router,
         metrics: Arc<Metrics>,
         clock: Clock,
         stages: Stages,
@@ -101,7 +90,7 @@ impl Proxy {
     ) -> Self {
         let memory = ReplayMemory::new(settings.replay_memory);
         let started = clock.mono();
-        Self { settings, clients, forwarder, memory, metrics, clock, started, stages, connections }
+        Self { settings, clients, router, memory, metrics, clock, started, stages, connections }
     }
 
     pub(super) fn now(&self) -> Instant {
@@ -124,8 +113,14 @@ impl Proxy {
         &self.settings
     }
 
-    pub(super) fn forwarder(&self) -> &Forwarder {
-        &self.forwarder
+    /// Every pool as it is now.
+    pub(super) fn snapshots(&self) -> Vec<(PoolName, Snapshot)> {
+        let pools = self.router.pools().iter().map(Forwarder::pool);
+        pools.map(|pool| (pool.name().clone(), pool.snapshot())).collect()
+    }
+
+    pub(super) fn router(&self) -> &Router {
+        &self.router
     }
 
     /// A path as it may be logged: somebody may have put a key into it.
@@ -146,10 +141,20 @@ impl Proxy {
     }
 }
 
+/// What a request asks for.
+enum Asked {
+    /// An upstream's answer.
+    Answer(Inbound),
+    /// The models that there are, in this dialect.
+    Models(Dialect),
+    /// The pools that there are.
+    Providers,
+}
+
 /// A request that has been read, and what is needed to answer it.
 struct Read {
     access: Access,
-    inbound: Result<Inbound, Refusal>,
+    asked: Result<Asked, Refusal>,
     /// The rest of a refused request's body, if that is to be read.
     rest: Option<Incoming>,
     alarm: Alarm,
@@ -161,24 +166,30 @@ pub(super) fn handle(
     proxy: &Proxy,
     peer: IpAddr,
     id: &HeaderValue,
+    spoken: Dialect,
     request: Request<Incoming>,
 ) -> impl Future<Output = Response<AnswerBody>> {
     let reading = Box::pin(read(proxy, peer, id, request));
     let serving = async move {
-        let Read { access, mut inbound, rest, alarm } = reading.await;
-        match &mut inbound {
-            Ok(inbound) => serve(proxy, inbound, access, alarm).await,
+        let Read { access, mut asked, rest, alarm } = reading.await;
+        match &mut asked {
+            Ok(Asked::Answer(inbound)) => serve(proxy, inbound, access, alarm).await,
+            Ok(Asked::Models(spoken)) => Box::pin(list_models(proxy, *spoken, access)).await,
+            Ok(Asked::Providers) => {
+                let names = proxy.router.pools().iter().map(|pool| pool.pool().name().to_string());
+                list(&names.collect(), access)
+            }
             Err(refusal) => {
                 if let Some(rest) = rest {
                     Box::pin(linger(rest)).await;
                 }
-                refuse(proxy, refusal.clone(), access)
+                refuse(proxy, refusal.clone(), spoken, access)
             }
         }
     };
     serving
         .with_cancellation_token(&proxy.stages.last_call)
-        .map(|answer| answer.unwrap_or_else(|| Refusal::shutting_down().into()))
+        .map(move |answer| answer.unwrap_or_else(|| Refusal::shutting_down().answer(spoken, id)))
 }
 
 async fn read(proxy: &Proxy, peer: IpAddr, id: &HeaderValue, request: Request<Incoming>) -> Read {
@@ -192,16 +203,16 @@ async fn read(proxy: &Proxy, peer: IpAddr, id: &HeaderValue, request: Request<In
     let (parts, mut body) = request.into_parts();
     let lingers = lingers(&parts);
     let mut alarm = Alarm::new(proxy.clock);
-    let inbound = understand(proxy, parts, &mut body, client, &mut alarm).await;
-    if let Ok(inbound) = &inbound {
+    let asked = understand(proxy, parts, &mut body, client, &mut alarm).await;
+    if let Ok(Asked::Answer(inbound)) = &asked {
         access.read(inbound.model(), inbound.length());
     }
-    let rest = (inbound.is_err() && lingers).then_some(body);
-    Read { access, inbound, rest, alarm }
+    let rest = (asked.is_err() && lingers).then_some(body);
+    Read { access, asked, rest, alarm }
 }
 
 async fn serve(proxy: &Proxy, inbound: &mut Inbound, access: Access, alarm: Alarm) -> Response<AnswerBody> {
-    match proxy.forwarder.run(inbound, access, alarm).await {
+    match proxy.router.run(inbound, access, alarm).await {
         Ok(mut answer) => {
             if proxy.settings.debug_headers {
                 let named = names(answer.body().access());
@@ -209,8 +220,28 @@ async fn serve(proxy: &Proxy, inbound: &mut Inbound, access: Access, alarm: Alar
             }
             answer.map(|body| AnswerBody::Passed(Box::new(body)))
         }
-        Err((error, access)) => refuse(proxy, error.into(), access),
+        Err((error, access)) => refuse(proxy, error.into(), inbound.spoken(), access),
     }
+}
+
+async fn list_models(proxy: &Proxy, spoken: Dialect, access: Access) -> Response<AnswerBody> {
+    let routes = proxy.router.routes();
+    if !routes.pools().any(|pool| routes.speaks(pool, spoken)) {
+        let error = ForwardError::Misrouted(Misrouted::NotSpoken { dialect: spoken });
+        return refuse(proxy, error.into(), spoken, access);
+    }
+    list(&lists::models(spoken, proxy.router.models(spoken).await), access)
+}
+
+/// A list of our own.
+fn list(list: &Value, mut access: Access) -> Response<AnswerBody> {
+    let text = list.to_string();
+    access.head(StatusCode::OK.as_u16());
+    access.sent(text.len());
+    access.ended(Ending::Complete);
+    let mut response = Response::new(AnswerBody::Own(text.into()));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
 }
 
 /// Everything that can be refused before a key is asked for.
@@ -220,20 +251,44 @@ async fn understand(
     body: &mut Incoming,
     client: IpAddr,
     alarm: &mut Alarm,
-) -> Result<Inbound, Refusal> {
-    let who = proxy.clients.admit(auth::credentials(&parts.headers), client);
-    let who = who.ok_or_else(Refusal::unauthorized)?;
+) -> Result<Asked, Refusal> {
+    let path = parts.uri.path();
+    let way = Way::of(path, &parts.headers, proxy.router.routes());
+    // Elsewhere it would stand in every log on the way for nothing.
+    let query = parts.uri.query().filter(|_| way.takes_key_in_query());
+    let who = proxy.clients.admit(auth::credentials(&parts.headers, query), client);
+    let who = who.map_err(|stranger| match stranger {
+        Stranger::Unknown => Refusal::unauthorized(),
+        Stranger::TwoCredentials => Refusal::two_credentials(),
+    })?;
     if proxy.clients.is_open() && cors::is_foreign_page(&proxy.settings.cors, &parts.headers) {
         return Err(Refusal::foreign_page());
     }
     framing::check(&parts)?;
-    // The whole path is looked at, before its first segment decides where it goes.
-    let target = Target::new(parts.uri.path(), parts.uri.query())?;
-    let version = version_of(target.path()).ok_or_else(Refusal::no_such_route)?;
-    let target = target.below(version);
+    let mut target = way.target(path, parts.uri.query())?;
+    if target.model().is_some_and(|model| proxy.loggable(&model) != model) {
+        // Models are kept for a while, and logged.
+        target = target.without_model();
+    }
+    let to = match way.to {
+        To::Any => None,
+        To::Pool(pool) => Some(pool),
+        To::Unknown(slug) => return Err(Refusal::no_such_pool(&proxy.loggable(slug))),
+        To::Nowhere => return Err(Refusal::no_such_route()),
+        To::Providers => None,
+    };
     proxy.clients.count(proxy.clock.mono(), Some(client))?;
+    let reads = matches!(parts.method, Method::GET | Method::HEAD);
+    match way.to {
+        To::Providers if reads => return Ok(Asked::Providers),
+        To::Providers => return Err(Refusal::no_such_route()),
+        To::Any if reads && way.is_catalog(path) && !proxy.router.lists_one_upstream() => {
+            return Ok(Asked::Models(way.spoken));
+        }
+        _ => {}
+    }
     let inbound = Inbound::read(parts, body, target, proxy.settings.body_limit, &proxy.memory, alarm);
-    Ok(inbound.await?.from_client(who))
+    Ok(Asked::Answer(inbound.await?.from_client(who).to(to)))
 }
 
 /// Whether the rest of a refused request's body is read. To a client that waits to be told to go on, reading is telling.
@@ -257,23 +312,14 @@ async fn linger(mut body: Incoming) {
     let _ = tokio::time::timeout(LINGER, reading).await;
 }
 
-fn refuse(proxy: &Proxy, refusal: Refusal, mut access: Access) -> Response<AnswerBody> {
+fn refuse(proxy: &Proxy, refusal: Refusal, spoken: Dialect, mut access: Access) -> Response<AnswerBody> {
     access.refused(refusal.code());
-    let mut response = Response::from(refusal);
+    let id = HeaderValue::from_str(access.id()).unwrap_or(HeaderValue::from_static(""));
+    let mut response = refusal.answer(spoken, &id);
     if proxy.settings.debug_headers {
         response.headers_mut().extend(names(&access));
     }
     response
-}
-
-/// How long the version segment is that a path begins with: `/v1` of `/v1/chat/completions`.
-fn version_of(path: &str) -> Option<usize> {
-    const VERSION: &str = "/v1";
-    if let Some(below) = path.strip_prefix(VERSION) {
-        return (below.is_empty() || below.starts_with('/')).then_some(VERSION.len());
-    }
-    let first = path.strip_prefix('/')?.split('/').next()?;
-    WITHOUT_VERSION.contains(&first).then_some(0)
 }
 
 /// The client's id for the request if it can be logged as it is, else a new one.

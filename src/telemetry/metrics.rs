@@ -261,20 +261,33 @@ impl Metrics {
         self.bytes.increment(sent);
     }
 
-    /// Everything as Prometheus text, with the pool and the process as they are now.
+    /// Everything as Prometheus text, with the pools and the process as they are now.
     #[must_use]
-    pub fn render(&self, pool: &PoolName, snapshot: &Snapshot, process: Process) -> String {
+    pub fn render(&self, pools: &[(PoolName, Snapshot)], process: Process) -> String {
+        #[expect(clippy::cast_precision_loss, reason = "a gauge of fewer than 2^53")]
+        let float = |count: usize| count as f64;
+        let gauge = |name: &'static str, labels: Vec<Label>, value: f64| {
+            self.recorder.register_gauge(&Key::from_parts(name, labels), &META).set(value);
+        };
+        self.waiting.set(float(pools.iter().map(|(_, snapshot)| snapshot.waiting).sum()));
+        gauge("key_cycle_connections", vec![], float(process.connections));
+        gauge("key_cycle_tasks", vec![], float(process.tasks));
+        gauge("key_cycle_ready", vec![], f64::from(u8::from(process.ready)));
+        gauge("key_cycle_build_info", vec![Label::new("version", env!("CARGO_PKG_VERSION"))], 1.0);
+        for (pool, snapshot) in pools {
+            self.show(pool, snapshot);
+        }
+        self.recorder.handle().render()
+    }
+
+    /// Sets what is told of one pool.
+    fn show(&self, pool: &PoolName, snapshot: &Snapshot) {
         #[expect(clippy::cast_precision_loss, reason = "a gauge of fewer than 2^53")]
         let float = |count: usize| count as f64;
         let gauge = |name: &'static str, labels: Vec<Label>, value: f64| {
             self.recorder.register_gauge(&Key::from_parts(name, labels), &META).set(value);
         };
         let pool = || Label::new("pool", pool.to_string());
-        self.waiting.set(float(snapshot.waiting));
-        gauge("key_cycle_connections", vec![], float(process.connections));
-        gauge("key_cycle_tasks", vec![], float(process.tasks));
-        gauge("key_cycle_ready", vec![], f64::from(u8::from(process.ready)));
-        gauge("key_cycle_build_info", vec![Label::new("version", env!("CARGO_PKG_VERSION"))], 1.0);
         for state in State::NAMES {
             let count = snapshot.keys.iter().filter(|key| key.state.as_str() == state).count();
             gauge("key_cycle_keys", vec![pool(), Label::new("state", state)], float(count));
@@ -310,7 +323,6 @@ impl Metrics {
                 self.recorder.register_counter(&openings, &META).absolute(*count);
             }
         }
-        self.recorder.handle().render()
     }
 
     /// Folds what was recorded into the histograms; without it they would keep each value until the next scrape.

@@ -8,6 +8,8 @@ use http::{
 };
 use url::Url;
 
+use super::Dialect;
+
 /// An origin: what an outage belongs to (RFC 6454: scheme, host, port).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Origin(String);
@@ -18,8 +20,9 @@ impl fmt::Display for Origin {
     }
 }
 
-/// The base of an OpenAI-compatible API, with its version segment and without a trailing slash.
+/// The base of an API, with its version segment if it has one and without a trailing slash.
 ///
+/// Of an OpenAI-compatible API:
 /// `https://api.openai.com`, `https://api.openai.com/`, `https://api.openai.com/v1` and `https://api.openai.com/v1/`
 /// are one base. A prefix path is kept. A path that has a version segment anywhere (`/v1beta/openai`,
 /// `/api/paas/v4`) is taken as it stands; to any other, `/v1` is added.
@@ -47,11 +50,20 @@ pub enum BaseUrlError {
 }
 
 impl BaseUrl {
-    /// Reads a base URL.
+    /// Reads the base URL of an OpenAI-compatible API.
     ///
     /// # Errors
     /// [`BaseUrlError`] if it is not an absolute http or https URL of origin and path alone.
     pub fn parse(text: &str) -> Result<Self, BaseUrlError> {
+        Self::parse_of(text, Dialect::OpenAi)
+    }
+
+    /// Reads the base URL of an API that speaks `dialect`. Each has its own version segment, if any: `/v1`, Gemini's
+    /// `/v1beta`. What names a compatible base of Gemini's or a kind of address of Azure's is left out: `/openai`.
+    ///
+    /// # Errors
+    /// [`BaseUrlError`] if it is not an absolute http or https URL of origin and path alone.
+    pub fn parse_of(text: &str, dialect: Dialect) -> Result<Self, BaseUrlError> {
         let url = Url::parse(text.trim()).map_err(BaseUrlError::Syntax)?;
         if !matches!(url.scheme(), "http" | "https") {
             return Err(BaseUrlError::Scheme);
@@ -66,14 +78,27 @@ impl BaseUrl {
         let odd = || BaseUrlError::Syntax(url::ParseError::InvalidDomainCharacter);
         let authority: Authority = url.authority().parse().map_err(|_| odd())?;
         let host = HeaderValue::from_str(url.authority()).map_err(|_| odd())?;
-        let segments: Vec<&str> = url.path().split('/').filter(|segment| !segment.is_empty()).collect();
+        let mut segments: Vec<&str> = url.path().split('/').filter(|segment| !segment.is_empty()).collect();
+        match dialect {
+            Dialect::Azure => {
+                let end = segments.iter().position(|segment| *segment == "openai");
+                segments.truncate(end.unwrap_or(segments.len()));
+            }
+            Dialect::Gemini if segments.last() == Some(&"openai") => drop(segments.pop()),
+            _ => {}
+        }
         let mut base = origin.0.clone();
         for segment in &segments {
             base.push('/');
             base.push_str(segment);
         }
+        let version = match dialect {
+            Dialect::OpenAi | Dialect::Anthropic => "/v1",
+            Dialect::Gemini => "/v1beta",
+            Dialect::Azure | Dialect::Generic => "",
+        };
         if !segments.iter().any(|segment| is_version(segment)) {
-            base.push_str("/v1");
+            base.push_str(version);
         }
         Ok(Self { text: base, origin, scheme, authority, host })
     }
@@ -102,6 +127,16 @@ impl BaseUrl {
         &self.host
     }
 
+    /// The same as [`path`](Self::path) without the version segment that it ends in, if it does: what a path that has a
+    /// version of its own goes below.
+    #[must_use]
+    pub fn root(&self) -> &str {
+        match self.path().rsplit_once('/') {
+            Some((root, version)) if is_version(version) => root,
+            _ => self.path(),
+        }
+    }
+
     /// What stands before the path of each request, without a trailing slash: `/v1`.
     #[must_use]
     pub fn path(&self) -> &str {
@@ -122,7 +157,7 @@ impl fmt::Display for BaseUrl {
 }
 
 /// `v1`, `v4`, `v1beta`, `v1beta1`, `v2alpha`: a `v`, a number, perhaps a stage.
-fn is_version(segment: &str) -> bool {
+pub(crate) fn is_version(segment: &str) -> bool {
     let Some(rest) = segment.strip_prefix('v') else { return false };
     let stage = rest.trim_start_matches(|c: char| c.is_ascii_digit());
     stage.len() < rest.len() && (stage.is_empty() || stage.starts_with("beta") || stage.starts_with("alpha"))
@@ -158,6 +193,27 @@ mod tests {
             ("http://127.0.0.1:8000/vllm", "http://127.0.0.1:8000/vllm/v1"),
         ] {
             assert_eq!(BaseUrl::parse(text).unwrap().as_str(), base, "{text}");
+        }
+    }
+
+    #[test]
+    fn each_dialect_has_a_version_of_its_own() {
+        for (dialect, text, base, root) in [
+            (Dialect::Anthropic, "https://api.anthropic.com", "https://api.anthropic.com/v1", ""),
+            (Dialect::Gemini, "https://g.example", "https://g.example/v1beta", ""),
+            (Dialect::Gemini, "https://g.example/p/v1beta/openai/", "https://g.example/p/v1beta", "/p"),
+            (Dialect::Gemini, "https://g.example/v1", "https://g.example/v1", ""),
+            (Dialect::Azure, "https://r.openai.azure.com/", "https://r.openai.azure.com", ""),
+            (Dialect::Azure, "https://gw.example/p/openai/v1", "https://gw.example/p", "/p"),
+            (
+                Dialect::Generic,
+                "https://api.weather.example/data/2.5/",
+                "https://api.weather.example/data/2.5",
+                "/data/2.5",
+            ),
+        ] {
+            let found = BaseUrl::parse_of(text, dialect).unwrap();
+            assert_eq!((found.as_str(), found.root()), (base, root), "{dialect} {text}");
         }
     }
 

@@ -17,6 +17,8 @@ pub enum ErrorCode {
     ModelNotFound,
     /// No such route.
     NotFound,
+    /// The API that is meant doesn't take this method.
+    MethodNotAllowed,
     /// Over the limit.
     BodyTooLarge,
     /// A limit of ours is reached.
@@ -39,13 +41,14 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::InvalidJson,
         Self::InvalidRequest,
         Self::InvalidApiKey,
         Self::OriginNotAllowed,
         Self::ModelNotFound,
         Self::NotFound,
+        Self::MethodNotAllowed,
         Self::BodyTooLarge,
         Self::RateLimitExceeded,
         Self::AllKeysCooling,
@@ -67,6 +70,7 @@ impl ErrorCode {
             Self::OriginNotAllowed => "origin_not_allowed",
             Self::ModelNotFound => "model_not_found",
             Self::NotFound => "not_found",
+            Self::MethodNotAllowed => "method_not_allowed",
             Self::BodyTooLarge => "body_too_large",
             Self::RateLimitExceeded => "rate_limit_exceeded",
             Self::AllKeysCooling => "all_keys_cooling",
@@ -87,6 +91,7 @@ impl ErrorCode {
             Self::InvalidApiKey => StatusCode::UNAUTHORIZED,
             Self::OriginNotAllowed => StatusCode::FORBIDDEN,
             Self::ModelNotFound | Self::NotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::RateLimitExceeded | Self::AllKeysCooling => StatusCode::TOO_MANY_REQUESTS,
             Self::InternalError => StatusCode::INTERNAL_SERVER_ERROR,

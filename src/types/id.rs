@@ -17,6 +17,12 @@ impl PoolName {
     pub fn new(name: &str) -> Self {
         Self(Arc::from(name))
     }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 impl Default for PoolName {

@@ -14,7 +14,8 @@ pub struct Key {
     identity: KeyIdentity,
     fingerprint: Fingerprint,
     secret: Secret,
-    authorization: HeaderValue,
+    bearer: HeaderValue,
+    plain: HeaderValue,
     settings: KeySettings,
 }
 
@@ -41,6 +42,8 @@ pub struct KeySettings {
     pub rate: Option<Rate>,
     /// How many requests it may serve at once.
     pub max_in_flight: Option<NonZeroU32>,
+    /// What stands before the credential in a header of its own.
+    pub prefix: Box<str>,
 }
 
 impl KeySettings {
@@ -58,6 +61,7 @@ impl KeySettings {
             weight: NonZeroU16::MIN,
             rate: None,
             max_in_flight: None,
+            prefix: Box::default(),
         }
     }
 }
@@ -84,7 +88,8 @@ impl Key {
                 id,
                 identity,
                 fingerprint: secret.fingerprint(),
-                authorization: secret.header_value("Bearer "),
+                bearer: secret.header_value("Bearer "),
+                plain: secret.header_value(&settings.prefix),
                 secret,
                 settings,
             })
@@ -117,8 +122,14 @@ impl Key {
 
     /// The credential as `Authorization: Bearer …` carries it, made once, marked sensitive.
     #[must_use]
-    pub fn authorization(&self) -> &HeaderValue {
-        &self.authorization
+    pub fn bearer(&self) -> &HeaderValue {
+        &self.bearer
+    }
+
+    /// The credential as a header of its own carries it, behind its prefix if it has one; marked sensitive.
+    #[must_use]
+    pub fn plain(&self) -> &HeaderValue {
+        &self.plain
     }
 
     /// Everything else its entry says.

@@ -7,7 +7,7 @@ use super::*;
 const EXAMPLE: &str = include_str!("../../../config.example.toml");
 
 /// Another value for every setting.
-const OTHERS: [(&str, &str, &str); 45] = [
+const OTHERS: [(&str, &str, &str); 62] = [
     ("server", "bind_addr", "\"127.0.0.1:81\""),
     ("server", "request_body_limit_bytes", "1"),
     ("server", "graceful_shutdown_seconds", "0"),
@@ -33,6 +33,7 @@ const OTHERS: [(&str, &str, &str); 45] = [
     ("keys", "rotation_strategy", "\"random\""),
     ("keys", "unhealthy_penalty", "1"),
     ("keys", "others_step_in", "true"),
+    ("keys", "env_keys", "false"),
     ("keys.pool", "key", "\"sk-other\""),
     ("keys.pool", "url", "\"https://h\""),
     ("keys.pool", "models", "\"m\""),
@@ -44,6 +45,22 @@ const OTHERS: [(&str, &str, &str); 45] = [
     ("keys.pool", "weight", "2"),
     ("keys.pool", "rps", "1"),
     ("keys.pool", "max_in_flight", "1"),
+    ("pools", "name", "\"other\""),
+    ("pools", "provider", "\"openrouter\""),
+    ("pools", "dialect", "\"azure\""),
+    ("pools", "base_url", "\"https://h\""),
+    ("pools", "models", "\"m\""),
+    ("pools", "proxy_url", "\"socks5://h:1\""),
+    ("pools", "headers", "{ x-a = \"b\" }"),
+    ("pools", "query", "{ a = \"b\" }"),
+    ("pools", "credential", "{ query = \"k\" }"),
+    ("pools", "methods", "[\"GET\"]"),
+    ("pools", "api_version", "\"v1\""),
+    ("pools", "deployments", "{ m = \"d\" }"),
+    ("pools.keys", "key", "\"sk-other\""),
+    ("models", "name", "\"other\""),
+    ("models", "target", "\"m\""),
+    ("models", "fallbacks", "[\"m\"]"),
     ("clients", "keys", "[\"ck\"]"),
     ("rate_limit", "per_key_rps", "1"),
     ("rate_limit", "global_rps", "1"),
@@ -54,6 +71,11 @@ const OTHERS: [(&str, &str, &str); 45] = [
     ("observability", "log_format", "\"json\""),
     ("observability", "debug_headers", "true"),
 ];
+
+/// A pool and a model to be changed.
+const POOL: &str = "[[pools]]\nname = \"p\"\ndialect = \"openai\"\nbase_url = \"https://openrouter.ai/api/v1\"\nprovider = \"openai\"\n\
+                    [[pools.keys]]\nkey = \"sk-p\"\n";
+const MODEL: &str = "[[models]]\nname = \"a\"\ntarget = \"b\"\nfallbacks = [\"c\"]\n";
 
 /// The example's settings as (section, name, whole line), whether or not they are commented out.
 fn settings() -> Vec<(String, String, String)> {
@@ -92,21 +114,32 @@ fn all_of_the_example_may_be_uncommented() {
         let setting = settings().iter().any(|(.., known)| known == line) || line.starts_with("# [[");
         if setting { line.trim_start_matches("# ") } else { line }
     });
-    let text = lines.collect::<Vec<_>>().join("\n").replace("env:MY_KEY", "sk-b");
-    let config = load(&text);
-    assert_eq!(config.keys.len(), 2);
+    let text = lines.collect::<Vec<_>>().join("\n");
+    let text = text.replace("env:MY_KEY", "sk-b").replace("env:GROQ_KEY", "sk-c");
+    // It shows what belongs to another dialect.
+    let azures = |line: &&str| !line.starts_with("api_version") && !line.starts_with("deployments");
+    let config = load(&text.lines().filter(azures).collect::<Vec<_>>().join("\n"));
+    assert_eq!((config.keys.len(), config.pools.len(), config.aliases.len()), (2, 1, 1));
 }
 
 #[test]
 fn every_name_that_is_read_stands_in_the_example() {
     let mut ledger = section::Ledger::default();
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("config.toml"), "[[keys.pool]]\nkey = \"sk-a\"\n").unwrap();
+    let text = "[[keys.pool]]\nkey = \"sk-a\"\n[[pools]]\nname = \"groq\"\n[[pools.keys]]\nkey = \"sk-b\"\n\
+                [[models]]\nname = \"m\"\ntarget = \"n\"\n";
+    std::fs::write(dir.path().join("config.toml"), text).unwrap();
     let files = read::files(&Flags::default(), &env(&[]), dir.path(), &mut ledger.problems);
     let _ = resolve::read(&files, &Flags::default(), &env(&[]), &mut ledger);
     let shown: BTreeSet<_> = settings().into_iter().map(|(section, name, _)| (section, name)).collect();
     let read = ledger.known.iter().map(|(section, name)| ((*section).to_owned(), (*name).to_owned()));
-    let read: BTreeSet<_> = read.filter(|(section, name)| !section.is_empty() && name != "pool").collect();
+    let is_setting = |(section, name): &(String, String)| {
+        let is_list = section == "keys" && name == "pool" || section == "pools" && name == "keys";
+        // What a key of a pool takes, and what is in braces, is told in a sentence.
+        let is_told = section == "pools.keys" && name != "key" || section == "pools.credential";
+        !section.is_empty() && !is_list && !is_told
+    };
+    let read: BTreeSet<_> = read.filter(is_setting).collect();
     assert_eq!(shown, read);
 }
 
@@ -119,6 +152,8 @@ fn every_name_in_the_example_changes_something() {
         let (_, _, value) = other.unwrap_or_else(|| panic!("no other value for {section}.{name}"));
         let base = match section.as_str() {
             "keys.pool" => format!("{EXAMPLE}\n[[keys.pool]]\nkey = \"sk-b\"\n"),
+            "pools" | "pools.keys" => format!("{EXAMPLE}\n{POOL}"),
+            "models" => format!("{EXAMPLE}\n{MODEL}"),
             // A burst says something of a rate.
             "rate_limit" if name == "burst" => EXAMPLE.replace("per_key_rps = 0", "per_key_rps = 1"),
             _ => EXAMPLE.to_owned(),
@@ -126,6 +161,17 @@ fn every_name_in_the_example_changes_something() {
         let changed = match (section.as_str(), name.as_str()) {
             ("keys.pool", "key") => base.replace("\"sk-b\"", value),
             ("keys.pool", _) => format!("{base}{name} = {value}\n"),
+            ("pools.keys", _) => base.replace("\"sk-p\"", value),
+            ("pools" | "models", _) => {
+                let (before, table) =
+                    base.rsplit_once("\n[[pools]]\n").or(base.rsplit_once("\n[[models]]\n")).unwrap();
+                let heading = if section == "pools" { "[[pools]]" } else { "[[models]]" };
+                let others = table.lines().filter(|line| !line.starts_with(&format!("{name} = ")));
+                let others = others.collect::<Vec<_>>().join("\n");
+                let azure = matches!(name.as_str(), "api_version" | "deployments");
+                let others = if azure { others.replace("openai", "azure") } else { others };
+                format!("{before}\n{heading}\n{name} = {value}\n{others}\n")
+            }
             _ => base.replace(&format!("{line}\n"), &format!("{name} = {value}\n")),
         };
         assert_ne!(base, changed, "{section}.{name}");
