@@ -25,7 +25,7 @@ mod support;
 /// The client's key, good at the proxy and directly.
 const API_KEY: &str = "ck-sdk";
 /// The pools that the daemon can serve. An SDK that needs another is only tested directly.
-const ROUTED: [&str; 1] = ["openai"];
+const ROUTED: [&str; 4] = ["openai", "anthropic", "gemini", "azure"];
 /// How the keys of the failing upstream fail; the proxy has one for the model of each name.
 const FAULTS: [&str; 4] = ["limited", "failing", "breaking", "stalling"];
 

@@ -59,3 +59,6 @@ export function both(make) {
     },
   };
 }
+
+// The models that keys of the proxy name, which it lists beside what its upstreams list.
+export const FAULTS = ["limited", "failing", "overloaded", "breaking", "stalling", "late"];

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { ApiError, GoogleGenAI } from "@google/genai";
-import { both, brokenOff, plain } from "./both.mjs";
+import { FAULTS, both, brokenOff, plain } from "./both.mjs";
 
 const make = (baseUrl, apiKey) => new GoogleGenAI({ apiKey, httpOptions: { baseUrl } });
 const { same, sameFailure, sameRefusal, faults } = both(make);
@@ -39,7 +39,7 @@ test("models", async () => {
   const names = await same(async (c) => {
     const all = [];
     for await (const model of await c.models.list()) all.push(model.name);
-    return all.sort();
+    return all.filter((name) => !FAULTS.includes(name.replace("models/", ""))).sort();
   });
   assert.equal(names.length, 3);
 });

@@ -95,7 +95,9 @@ test("embeddings", async () => {
 });
 
 test("models", async () => {
-  const models = await same((c) => collect(c.models.list()));
+  // The proxy lists what its keys name as well.
+  const configured = ["limited", "failing", "breaking", "stalling"];
+  const models = await same(async (c) => (await collect(c.models.list())).filter(({ id }) => !configured.includes(id)));
   assert.ok(models.length > 3);
   assert.equal((await same((c) => c.models.retrieve("gpt-4o"))).id, "gpt-4o");
 });

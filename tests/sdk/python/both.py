@@ -15,6 +15,8 @@ DIRECT_URL = os.environ["DIRECT_URL"]
 PROXY_URL = os.environ.get("PROXY_URL")
 FAULTS_URL = os.environ["FAULTS_URL"]
 ROUTED = PROXY_URL is not None
+# The models that keys of the proxy name, which it lists beside what its upstreams list.
+FAULTS = ("limited", "failing", "overloaded", "breaking", "stalling", "late")
 
 
 class Both:

@@ -3,7 +3,7 @@
 import anthropic
 import pytest
 
-from both import ROUTED, Both, broken_off, count_attempts
+from both import FAULTS, ROUTED, Both, broken_off, count_attempts
 
 BOTH = Both(lambda url, key: anthropic.Anthropic(base_url=url, api_key=key, max_retries=0))
 HELLO = [{"role": "user", "content": "hello there, how are you?"}]
@@ -86,7 +86,7 @@ def test_tokens_are_counted():
 
 
 def test_models():
-    assert len(BOTH.same(lambda c: sorted(model.id for model in c.models.list()))) == 3
+    assert len(BOTH.same(lambda c: sorted(model.id for model in c.models.list() if model.id not in FAULTS))) == 3
     assert BOTH.same(lambda c: c.models.retrieve("claude-opus-4-5-20251101").model_dump())["type"] == "model"
 
 

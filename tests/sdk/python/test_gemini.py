@@ -4,7 +4,7 @@ import pytest
 from google import genai
 from google.genai import errors, types
 
-from both import Both, broken_off, count_attempts
+from both import FAULTS, Both, broken_off, count_attempts
 
 HELLO = "hello there, how are you?"
 
@@ -94,7 +94,7 @@ def test_tokens_are_counted():
 
 
 def test_models():
-    assert len(BOTH.same(lambda c: sorted(model.name for model in c.models.list()))) == 3
+    assert len(BOTH.same(lambda c: sorted(model.name for model in c.models.list() if model.name.removeprefix("models/") not in FAULTS))) == 3
     assert BOTH.same(lambda c: plain(c.models.get(model="gemini-2.5-pro")))["name"] == "models/gemini-2.5-pro"
 
 

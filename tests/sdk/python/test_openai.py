@@ -91,7 +91,10 @@ def test_embeddings(encoding):
 
 
 def test_models():
-    assert len(same(lambda c: [model.model_dump() for model in c.models.list()])) > 3
+    # The proxy lists what its keys name as well.
+    configured = ("limited", "failing", "breaking", "stalling")
+    listed = same(lambda c: [model.model_dump() for model in c.models.list() if model.id not in configured])
+    assert len(listed) > 3
     assert same(lambda c: c.models.retrieve("gpt-4o").model_dump())["id"] == "gpt-4o"
 
 
