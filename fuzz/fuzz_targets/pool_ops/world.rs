@@ -555,6 +555,8 @@ impl World {
             // Perhaps of another reason: then it only is not looked at any more.
             self.keys[other].named = None;
             self.keys[other].named_for.clear();
+            // Whoever was to find out about that rest finds out nothing about the next.
+            self.keys[other].probe = None;
         }
         self.carry_out(effects);
     }
