@@ -117,7 +117,7 @@ fn serve(config: Config) -> Result<(), Failure> {
         for warning in &config.notes.warnings {
             warn!("{warning}");
         }
-        let keys = config.keys.len();
+        let keys = config.all_keys().count();
         let daemon = Daemon::bind(config)?;
         let lifecycle = Lifecycle::default();
         let signals = lifecycle.follow_signals()?;

@@ -10,12 +10,11 @@ use crate::{
     clock::Clock,
     config::{Config, NamedPool},
     forward::{
-        Forwarder, Router, SharedPool, denials,
+        Api, Forwarder, Router, SharedPool, denials,
         transport::{self, TlsError, Transport},
     },
     lifecycle::Lifecycle,
     pool::Pool,
-    provider,
     server::{self, Drained, Listener, Proxy, Stages, Stop},
     telemetry::Metrics,
     types::{BaseUrl, Key, PoolName},
@@ -68,7 +67,6 @@ impl Daemon {
             clients,
             pool: settings,
             keys,
-            api,
             base_url,
             pools: named,
             aliases,
@@ -96,7 +94,7 @@ impl Daemon {
         };
         let mut pools = Vec::new();
         if !keys.is_empty() {
-            pools.push(forwarder(PoolName::default(), keys, api, &base_url, Arc::clone(&direct)));
+            pools.push(forwarder(PoolName::default(), keys, Api::default(), &base_url, Arc::clone(&direct)));
         }
         for NamedPool { name, api, base_url, keys, proxies, places: _ } in named {
             let transport = match proxies {
@@ -108,7 +106,7 @@ impl Daemon {
             };
             pools.push(forwarder(name, keys, api, &base_url, transport));
         }
-        let router = Router::new(pools, &aliases, provider::NAMES, clock);
+        let router = Router::new(pools, &aliases, clock);
         let stages = Stages::default();
         let (shutdown_delay, drain) = (server.shutdown_delay, server.drain);
         let clients = Clients::new(&clients);

@@ -116,7 +116,7 @@ async fn every_path_leads_to_its_pool_and_the_credential_stands_where_its_api_ha
         (
             "/v1beta/models/gemini/g:streamGenerateContent?alt=sse",
             "",
-            "/v1beta/models/gemini/g:streamGenerateContent?alt=sse",
+            "/v1beta/models/g:streamGenerateContent?alt=sse",
             "x-goog-api-key: sk-gemini",
         ),
         (

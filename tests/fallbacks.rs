@@ -96,3 +96,20 @@ async fn a_request_that_may_not_be_repeated_stays_where_it_was_sent() {
     let got = proxy.post("/v1/threads/runs", "{\"model\": \"gpt-4o\"}").await;
     assert_eq!((got.status, two.total_calls()), (500, 0));
 }
+
+#[tokio::test]
+async fn whoever_is_asked_next_is_asked_by_the_name_that_it_knows() {
+    let (one, two) = (Upstream::start().await, Upstream::start().await);
+    one.key("sk-one").always(Answer::status(500));
+    two.key("sk-two");
+    let proxy = Proxy::start(&format!(
+        "[upstream]\nbase_url = \"{}\"\nmax_retries = 0\n[[keys.pool]]\nkey = \"sk-one\"\n\
+         [[pools]]\nname = \"acme\"\nbase_url = \"{}\"\n[[pools.keys]]\nkey = \"sk-two\"\n\
+         [[models]]\nname = \"gpt-4o\"\ntarget = \"mine\"\nfallbacks = [\"acme/gpt-4o\"]\n",
+        one.url(),
+        two.url()
+    ))
+    .await;
+    assert_eq!(proxy.chat("gpt-4o").await.status, 200);
+    assert_eq!((model_of(&one), model_of(&two)), ("mine".to_owned(), "gpt-4o".to_owned()));
+}

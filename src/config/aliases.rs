@@ -1,6 +1,6 @@
 //! `[[models]]`: names that clients use for models, and what serves them where their own keys can't.
 
-use super::{section::Section, tree::Place};
+use super::{problem::Problem, section::Section, tree::Place};
 use crate::{
     forward::{Aim, Alias},
     types::PoolName,
@@ -8,12 +8,16 @@ use crate::{
 
 /// Reads `[[models]]`. `pools` are the names of those that there are.
 pub(super) fn aliases(root: &mut Section<'_, '_>, pools: &[&str]) -> Vec<Alias> {
-    let mut aliases: Vec<Alias> = Vec::new();
+    let (mut aliases, mut again): (Vec<Alias>, Vec<Problem>) = (Vec::new(), Vec::new());
     root.each("models", "models", false, |place, section| {
-        if let Some(alias) = alias(place, section, pools) {
+        let Some(alias) = alias(place, section, pools) else { return };
+        if aliases.iter().any(|known| known.name == alias.name) {
+            again.push(place.problem("a model of this name stands above"));
+        } else {
             aliases.push(alias);
         }
     });
+    root.ledger().problems.extend(again);
     aliases
 }
 

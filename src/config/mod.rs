@@ -95,8 +95,6 @@ pub struct Config {
     pub keys: Vec<Key>,
     /// Whether variables such as `OPENAI_API_KEY`, which other programs read too, hold keys for us.
     pub env_keys: bool,
-    /// How the upstreams of the pool `default` are spoken to.
-    pub api: Api,
     /// `upstream.base_url`: requests without a model go to this host's keys.
     pub base_url: BaseUrl,
     /// The other pools.
@@ -148,6 +146,11 @@ impl Config {
         let mut problems = env.problems().to_vec();
         let files = read::files(flags, env, dir, &mut problems);
         resolve::resolve(&files, flags, env, problems)
+    }
+
+    /// The keys of all pools.
+    pub fn all_keys(&self) -> impl Iterator<Item = &Key> {
+        self.keys.iter().chain(self.pools.iter().flat_map(|pool| &pool.keys))
     }
 
     /// The effective configuration, for people: like the TOML that would give it, with key ids in place of secrets,

@@ -9,6 +9,7 @@ use super::{
     keys::plural,
     listen::PORT,
     log::{LOG_LEVEL, RUST_LOG},
+    providers,
     read::Files,
     resolve::{ClientKey, GLOBAL_PROXY_KEYS, PROXY_API_KEY},
 };
@@ -35,7 +36,12 @@ pub(super) fn sources(
         .iter()
         .map(|source| line(&source.name).unwrap_or_else(|| format!("{}: settings", source.name)));
     let variables = [super::keys::OPENAI_KEYS, PROXY_API_KEY, GLOBAL_PROXY_KEYS];
-    let keys = variables.iter().filter_map(|name| line(&Env::describe(name)));
+    let of_providers = keys.iter().map(|(source, _)| source.clone()).filter(|source| {
+        source.ends_with(providers::KEY) && !variables.iter().any(|name| Env::describe(name) == *source)
+    });
+    let of_providers: BTreeSet<String> = of_providers.collect();
+    let keys = variables.iter().map(|name| Env::describe(name)).chain(of_providers);
+    let keys = keys.filter_map(|source| line(&source));
     let log = if env.get(RUST_LOG).is_some() { RUST_LOG } else { LOG_LEVEL };
     let settings = [(PORT, "the port"), (log, "the log filter")];
     let settings = settings.into_iter().filter(|(name, _)| env.get(name).is_some());
@@ -59,13 +65,13 @@ pub(super) fn warn(config: &Config, warnings: &mut Vec<String>) {
             crate::server::Settings::DEFAULT_BODY_LIMIT >> 20
         ));
     }
-    let secrets: HashSet<_> = config.keys.iter().map(crate::types::Key::fingerprint).collect();
+    let secrets: HashSet<_> = config.all_keys().map(crate::types::Key::fingerprint).collect();
     if config.clients.keys.iter().any(|key| secrets.contains(&key.fingerprint())) {
         warnings.push(
             "a client key is also a key of the pool: whoever has it can go upstream without us".to_owned(),
         );
     }
-    let bases = config.keys.iter().map(|key| &key.settings().base);
+    let bases = config.all_keys().map(|key| &key.settings().base);
     let clear: BTreeSet<_> =
         bases.filter(|base| goes_in_clear(base.as_str())).map(|base| base.origin()).collect();
     warnings.extend(

@@ -9,6 +9,7 @@ use super::{
     Env,
     keys::{self, Defaults, Entry},
     problem::Problem,
+    providers,
     proxies::is_proxy,
     reference,
     section::{Ledger, Section},
@@ -29,6 +30,8 @@ pub(super) struct Draft {
     pub(super) proxies: Option<Arc<Matcher>>,
     /// What stands before its keys in their header.
     pub(super) prefix: Box<str>,
+    /// What its keys serve that say nothing themselves.
+    pub(super) models: ModelSet,
     pub(super) entries: Vec<Entry>,
 }
 
@@ -72,9 +75,13 @@ fn pool(
     });
     let dialect = dialect.or(known.map(|known| known.dialect)).unwrap_or_default();
     let known = known.filter(|known| known.dialect == dialect);
-    let base = section.parsed("base_url", |text| base_url(text, dialect));
-    let failed = base.is_none() && section.place("base_url").is_some();
-    let base = base.or_else(|| known.and_then(base_of));
+    let written = section
+        .parsed("base_url", |text| base_url(text, dialect).map(|base| as_known(text, known).unwrap_or(base)));
+    let failed = written.is_none() && section.place("base_url").is_some();
+    // The environment comes first.
+    let variable =
+        name.as_ref().and_then(|name| providers::base_url(name.as_str(), dialect, env, section.ledger()));
+    let base = variable.or(written).or_else(|| known.and_then(base_of));
     if base.is_none() && !failed {
         let hint = "base_url = \"https://…\"; providers that are known by name have one";
         section.ledger().problems.push(place.problem("this pool has no `base_url`").hint(hint));
@@ -89,21 +96,27 @@ fn pool(
         }
     });
     let proxies = proxies.map(|text| Arc::new(Matcher::builder().all(text.to_owned()).build()));
-    let models = keys::models(&mut section);
+    let models = keys::models(&mut section).unwrap_or_else(ModelSet::others);
     let prefix = prefix(&api, &section);
     let mut entries = Vec::new();
     let fallback = defaults.base;
     let of_pool = Defaults {
         base: base.as_ref().unwrap_or(fallback),
         dialect,
-        models: models.unwrap_or_else(ModelSet::others),
+        models: models.clone(),
         prefix: prefix.clone(),
         ..*defaults
     };
     section.each("keys", "pools.keys", false, |place, section| {
         entries.extend(keys::entry(place, section, &of_pool, env));
     });
-    Some(Draft { name: name?, api, base: base?, proxies, prefix, entries })
+    Some(Draft { name: name?, api, base: base?, proxies, prefix, models, entries })
+}
+
+/// The base of a provider that is known, if that is what `text` says without its version.
+fn as_known(text: &str, known: Option<&Known>) -> Option<BaseUrl> {
+    let verbatim = BaseUrl::parse_of(text, Dialect::Generic).ok()?;
+    known.and_then(base_of).filter(|base| *base == verbatim)
 }
 
 /// The base URL of a provider that is known, which is written out there.
@@ -129,6 +142,9 @@ fn api(
 ) -> Api {
     let mut api = api_of(dialect, known, base);
     if let Some(credential) = credential(section) {
+        if dialect == Dialect::Gemini && matches!(credential, Credential::Query(_)) {
+            section.refuse("credential", "Gemini's credential goes in a header: URLs are logged");
+        }
         api.credential = credential;
     }
     api.headers = headers(section, env);
@@ -266,6 +282,10 @@ fn parameters(section: &mut Section<'_, '_>, env: &Env) -> Vec<Parameter> {
 fn slug(text: &str) -> Result<PoolName, (String, Option<String>)> {
     let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_' | '.');
     let fits = (1..=64).contains(&text.len()) && text.chars().all(good) && !text.starts_with('.');
+    if text == PoolName::DEFAULT {
+        let advice = "the keys of [[keys.pool]] are the pool `default`: give this one another name";
+        return Err(("this name is taken".to_owned(), Some(advice.to_owned())));
+    }
     if fits {
         return Ok(PoolName::new(text));
     }
@@ -277,7 +297,10 @@ fn slug(text: &str) -> Result<PoolName, (String, Option<String>)> {
 pub(super) fn join(drafts: &mut Vec<Draft>, more: Vec<Draft>) {
     for draft in more {
         match drafts.iter_mut().find(|known| known.name == draft.name) {
-            Some(known) => known.entries.extend(draft.entries),
+            Some(known) => {
+                known.entries.extend(draft.entries);
+                known.api.api_version = draft.api.api_version.or(known.api.api_version.take());
+            }
             None => drafts.push(draft),
         }
     }

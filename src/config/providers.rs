@@ -11,10 +11,10 @@ use super::{
 };
 use crate::{
     provider::{KNOWN, Known},
-    types::{BaseUrl, Dialect, KeySettings, PoolName, Secret},
+    types::{BaseUrl, Dialect, KeySettings, ModelSet, PoolName, Secret},
 };
 
-const KEY: &str = "_API_KEY";
+pub(super) const KEY: &str = "_API_KEY";
 const BASE: &str = "_API_BASE";
 /// Azure's `api-version`.
 const VERSION: &str = "_API_VERSION";
@@ -22,8 +22,8 @@ const VERSION: &str = "_API_VERSION";
 /// The keys of one provider: those with a number, by it; the one without, which comes first.
 #[derive(Default)]
 struct Found<'e> {
-    numbered: BTreeMap<u64, &'e str>,
-    plain: Option<&'e str>,
+    numbered: Vec<(u64, &'e str)>,
+    plain: Vec<&'e str>,
 }
 
 /// Reads them. Names without a number count if `with_plain`; those of client keys and the like never do. A pool that
@@ -41,16 +41,17 @@ pub(super) fn of_environment(
         let Some(variable) = env.get(name).map(|_| name) else { continue };
         let known = found.entry(canonical(provider)).or_default();
         match number {
-            Some(number) => drop(known.numbered.insert(number, variable)),
-            None => known.plain = Some(variable),
+            Some(number) => known.numbered.push((number, variable)),
+            None => known.plain.push(variable),
         }
     }
     let mut drafts: Vec<Draft> = found
         .into_iter()
-        .filter_map(|(provider, found)| {
+        .filter_map(|(provider, mut found)| {
+            found.numbered.sort();
             let there = before.iter().find(|draft| draft.name.as_str() == provider);
-            let plain = found.plain.filter(|_| with_plain);
-            let variables: Vec<&str> = plain.into_iter().chain(found.numbered.values().copied()).collect();
+            let plain = found.plain.into_iter().filter(|_| with_plain);
+            let variables: Vec<&str> = plain.chain(found.numbered.iter().map(|(_, name)| *name)).collect();
             if variables.is_empty() {
                 None
             } else {
@@ -69,7 +70,9 @@ fn split(variable: &str) -> Option<(&str, Option<u64>)> {
         Some(provider) => (provider, None),
         None => {
             let (rest, number) = variable.rsplit_once('_')?;
-            (rest.strip_suffix(KEY)?, Some(number.parse().ok()?))
+            let digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+            // Beyond what counts they come last.
+            (rest.strip_suffix(KEY).filter(|_| digits)?, Some(number.parse().unwrap_or(u64::MAX)))
         }
     };
     let named = !provider.is_empty()
@@ -92,36 +95,19 @@ fn draft(
     ledger: &mut Ledger,
 ) -> Option<Draft> {
     let known = Known::find(provider);
-    let names = || {
-        let aliases = known.map_or(&[][..], |known| known.aliases).iter().copied();
-        std::iter::once(provider).chain(aliases).map(str::to_ascii_uppercase)
-    };
-    let setting = |suffix: &str| {
-        let mut names = names().map(|name| format!("{name}{suffix}"));
-        names.find_map(|name| Some((env.get(&name)?.to_owned(), name)))
-    };
     let own = there.map(|there| there.api.dialect);
     let dialect = own.or(known.map(|known| known.dialect)).unwrap_or_default();
-    let base = match setting(BASE) {
-        Some((text, name)) => match BaseUrl::parse_of(&text, dialect) {
-            Ok(base) => base,
-            Err(error) => {
-                ledger.problems.push(Problem::new(Env::SOURCE, name, error.to_string()));
-                return None;
-            }
-        },
-        None => match there.map(|there| there.base.clone()).or_else(|| known.and_then(base_of)) {
-            Some(base) => base,
-            None => {
-                // A shell has many such names.
-                tracing::debug!(variables = ?variables, "ignored: no such provider is known, and there is no {}{BASE}", provider.to_ascii_uppercase());
-                return None;
-            }
-        },
+    let base = base_url(provider, dialect, env, ledger);
+    let Some(base) =
+        base.or_else(|| there.map(|there| there.base.clone())).or_else(|| known.and_then(base_of))
+    else {
+        // A shell has many such names.
+        tracing::debug!(variables = ?variables, "ignored: no such provider is known, and there is no {}{BASE}", provider.to_ascii_uppercase());
+        return None;
     };
     let mut api = api_of(dialect, known.filter(|known| known.dialect == dialect), Some(&base));
     if dialect == Dialect::Azure {
-        api.api_version = setting(VERSION).map(|(text, _)| Box::from(text));
+        api.api_version = setting(provider, VERSION, env).map(|(_, text)| Box::from(text));
     }
     let source = Env::describe(&format!("{}{KEY}", provider.to_ascii_uppercase()));
     let mut entries = Vec::new();
@@ -131,15 +117,42 @@ fn draft(
             match Secret::new(item) {
                 Ok(secret) => {
                     let prefix = there.map(|there| there.prefix.clone()).unwrap_or_default();
+                    let models = there.map_or_else(ModelSet::others, |there| there.models.clone());
                     let settings =
-                        KeySettings { rate: defaults.rate, prefix, ..KeySettings::at(base.clone()) };
+                        KeySettings { rate: defaults.rate, prefix, models, ..KeySettings::at(base.clone()) };
                     entries.push(Entry::new(secret, settings, source.clone(), Env::describe(variable)));
                 }
                 Err(error) => ledger.problems.push(Problem::new(Env::SOURCE, *variable, error.to_string())),
             }
         }
     }
-    Some(Draft { name: PoolName::new(provider), api, base, proxies: None, prefix: Box::default(), entries })
+    Some(Draft {
+        name: PoolName::new(provider),
+        api,
+        base,
+        proxies: None,
+        prefix: Box::default(),
+        models: ModelSet::others(),
+        entries,
+    })
+}
+
+/// What a variable of the provider with this suffix says, under whichever of its names, and that variable's name.
+fn setting<'e>(provider: &str, suffix: &str, env: &'e Env) -> Option<(String, &'e str)> {
+    let aliases = Known::find(provider).map_or(&[][..], |known| known.aliases).iter().copied();
+    let mut names = std::iter::once(provider).chain(aliases);
+    names.find_map(|name| {
+        let variable = format!("{}{suffix}", name.to_ascii_uppercase().replace(['-', '.'], "_"));
+        let text = env.get(&variable)?;
+        Some((variable, text))
+    })
+}
+
+/// The base URL that a variable has for a provider.
+pub(super) fn base_url(provider: &str, dialect: Dialect, env: &Env, ledger: &mut Ledger) -> Option<BaseUrl> {
+    let (variable, text) = setting(provider, BASE, env)?;
+    let base = BaseUrl::parse_of(text, dialect);
+    base.map_err(|error| ledger.problems.push(Problem::new(Env::SOURCE, variable, error.to_string()))).ok()
 }
 
 #[cfg(test)]

@@ -17,7 +17,6 @@ pub(super) fn render(config: &Config) -> String {
         pool,
         keys,
         env_keys,
-        api,
         base_url,
         pools,
         aliases,
@@ -99,7 +98,6 @@ pub(super) fn render(config: &Config) -> String {
         text.section("[[keys.pool]]");
         text.key(key, notes.keys.get(index));
     }
-    text.default_api(api);
     pools.iter().for_each(|pool| text.pool(pool));
     aliases.iter().for_each(|alias| text.alias(alias));
     text.0

@@ -1,6 +1,9 @@
 //! What was written, turned into what is meant: every section read, precedence, defaults.
 
-use std::{collections::HashSet, num::NonZeroU32};
+use std::{
+    collections::{HashMap, HashSet},
+    num::NonZeroU32,
+};
 
 use super::{
     Config, Env, Flags, NamedPool, Notes, aliases,
@@ -17,10 +20,10 @@ use super::{
     upstream::{self, rate},
 };
 use crate::{
-    client, forward,
+    client,
     pool::{self, Strategy},
     rate::Rate,
-    types::{PoolName, Secret},
+    types::{BaseUrl, Fingerprint, Key, PoolName, Secret},
 };
 
 /// The variables that are read.
@@ -50,10 +53,13 @@ pub(super) fn resolve(
     warnings.extend(united.warnings);
     config.keys = united.keys;
     let mut key_sources = united.sources;
+    let mut known: HashMap<(Fingerprint, BaseUrl), PoolName> = HashMap::new();
+    note_repeated(&PoolName::default(), &config.keys, &mut known, &mut warnings);
     for pool in pools {
         let united = keys::unite(&pool.name, pool.entries);
         warnings.extend(united.warnings);
         key_sources.extend(united.sources);
+        note_repeated(&pool.name, &united.keys, &mut known, &mut warnings);
         config.pools.push(NamedPool {
             name: pool.name,
             api: pool.api,
@@ -67,6 +73,25 @@ pub(super) fn resolve(
     let sources = notes::sources(files, env, &key_sources, &clients);
     config.notes = Notes { sources, warnings, keys: united.places };
     Ok(config)
+}
+
+/// Says which credentials stand in another pool already.
+fn note_repeated(
+    pool: &PoolName,
+    keys: &[Key],
+    known: &mut HashMap<(Fingerprint, BaseUrl), PoolName>,
+    warnings: &mut Vec<String>,
+) {
+    for key in keys {
+        let credential = (key.fingerprint(), key.settings().base.clone());
+        match known.get(&credential).filter(|first| *first != pool) {
+            Some(first) => warnings.push(format!(
+                "key {} of the pool `{pool}` is one of `{first}` too: each learns of its limits by itself",
+                key.id()
+            )),
+            None => drop(known.insert(credential, pool.clone())),
+        }
+    }
 }
 
 /// A configuration without its keys.
@@ -90,17 +115,8 @@ pub(super) fn read(files: &Files, flags: &Flags, env: &Env, ledger: &mut Ledger)
     let (per_key, burst, clients) = limits(root.section("rate_limit", "rate_limit"), &client_keys);
     let upstream = upstream::upstream(root.section("upstream", "upstream"), env);
     let defaults = Defaults { rate: per_key, burst, ..Defaults::at(&upstream.base) };
-    let Keys { settings: mut pool, mut entries, mut pools, env_keys } =
+    let Keys { settings: mut pool, entries, pools, env_keys } =
         keys_of(&mut root, &defaults, env, files.complete);
-    // The one that is called so is the one that there is without a name.
-    let api = match pools.iter().position(|pool| pool.name == PoolName::default()) {
-        Some(at) => {
-            let pool = pools.remove(at);
-            entries.extend(pool.entries);
-            pool.api
-        }
-        None => forward::Api::default(),
-    };
     let mut names: Vec<&str> = pools.iter().map(|pool| pool.name.as_str()).collect();
     names.push(PoolName::DEFAULT);
     let aliases = aliases::aliases(&mut root, &names);
@@ -117,7 +133,6 @@ pub(super) fn read(files: &Files, flags: &Flags, env: &Env, ledger: &mut Ledger)
         pool,
         keys: Vec::new(),
         env_keys,
-        api,
         base_url: upstream.base,
         pools: Vec::new(),
         aliases,
@@ -210,14 +225,15 @@ fn keys_of(root: &mut Section<'_, '_>, defaults: &Defaults<'_>, env: &Env, compl
         }
         _ => root.each("apiKeys", "keys.pool", true, &mut read),
     }
-    written |= root.place("pools").is_some();
+    let problems = root.ledger().problems.len();
     let mut pools = pools::pools(root, defaults, env);
     // Where a file names keys, a variable that is there for other programs means nothing.
-    let env_keys = env_keys.unwrap_or(!written);
+    let env_keys = env_keys.unwrap_or(!written && pools.is_empty());
     let of_providers = providers::of_environment(env, defaults, env_keys, &pools, root.ledger());
-    written |= !of_providers.is_empty();
     pools::join(&mut pools, of_providers);
     pools::drop_empty(&mut pools, root.ledger());
+    // What is wrong with a pool has been told.
+    written |= !pools.is_empty() || root.ledger().problems.len() > problems;
     // Entries repeat in the order of the files.
     written |= env.list(OPENAI_KEYS).next().is_some();
     keys.extend(keys::of_environment(env, defaults, root.ledger()));

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use http::{HeaderMap, HeaderName, Method, header::AUTHORIZATION, uri::PathAndQuery};
 use percent_encoding::utf8_percent_encode;
 
-use super::target::{BadTarget, ENCODED, Parameter, Place, Target};
+use super::target::{BadTarget, ENCODED, Parameter, Place, Target, check_path};
 use crate::types::{Dialect, Key};
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
@@ -136,20 +136,32 @@ impl Api {
             None => match (self.dialect, spoken) {
                 (Dialect::Gemini, Dialect::OpenAi) => place.below[1] = "/openai",
                 (Dialect::Azure, Dialect::OpenAi) => {
+                    // A model's name comes from whoever asks.
                     deployment = self.deployment(model);
+                    check_path(&deployment)?;
                     place.below[1] = &deployment;
                 }
                 _ => {}
             },
         }
         place.set = &self.query;
-        place.default = self.api_version.as_deref().map(|version| ("api-version", version));
-        if let Credential::Query(name) = &self.credential
-            && native
-        {
+        // Azure's API without versions refuses one.
+        let has_none = target.path().starts_with("/openai/v1");
+        let version = self.api_version.as_deref().filter(|_| !has_none);
+        place.default = version.map(|version| ("api-version", version));
+        if let Credential::Query(name) = self.credential_of(spoken) {
             place.credential = Some((name, key.secret()));
         }
         target.at(&place)
+    }
+
+    /// Where a request of this dialect has its credential.
+    fn credential_of(&self, spoken: Dialect) -> &Credential {
+        match (self.dialect, spoken) {
+            // Compatible bases take what the API that they are compatible with takes.
+            (Dialect::Anthropic | Dialect::Gemini, Dialect::OpenAi) => &Credential::Bearer,
+            _ => &self.credential,
+        }
     }
 
     /// What stands before the path of an OpenAI request at Azure.
@@ -169,13 +181,7 @@ impl Api {
         for (name, value) in &self.headers {
             headers.insert(name, value.clone());
         }
-        // Compatible bases take what the API that they are compatible with takes.
-        let bearer = Credential::Bearer;
-        let credential = match (self.dialect, spoken) {
-            (Dialect::Anthropic | Dialect::Gemini, Dialect::OpenAi) => &bearer,
-            _ => &self.credential,
-        };
-        match credential {
+        match self.credential_of(spoken) {
             Credential::Bearer if key.settings().prefix.is_empty() => {
                 drop(headers.insert(AUTHORIZATION, key.bearer().clone()))
             }

@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    sync::{Arc, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -26,11 +27,11 @@ const FRESH: Duration = Duration::from_secs(300);
 /// One that could not be asked is asked again after this time.
 const AGAIN: Duration = Duration::from_secs(30);
 /// It is waited for no longer than that.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(5);
 /// A list is no longer than that.
 const LONGEST: usize = 8 << 20;
 /// So many keys are asked for it.
-const TRIES: usize = 3;
+const TRIES: usize = 4;
 /// A model that no key names, so that whoever serves others is asked.
 const ANY_OTHER: &str = "models";
 
@@ -45,14 +46,18 @@ pub struct Listed {
     pub told: Option<Value>,
 }
 
-/// What upstreams have listed.
+/// The models that an upstream has listed, by name.
+type Models = Arc<[(String, Value)]>;
+
+/// What upstreams have listed. Each has a lock of its own, which is held while it is asked: whoever wants to know the
+/// same meanwhile waits for that answer.
 #[derive(Debug, Default)]
-pub(super) struct Catalog(Mutex<HashMap<(PoolIndex, BaseUrl), Shelf>>);
+pub(super) struct Catalog(std::sync::Mutex<HashMap<(PoolIndex, BaseUrl), Arc<Mutex<Option<Shelf>>>>>);
 
 /// What one upstream has listed.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Shelf {
-    models: Vec<(String, Value)>,
+    models: Models,
     /// When it should be asked again.
     until: Instant,
 }
@@ -82,7 +87,7 @@ impl Router {
         let speaking = self.routes().pools().filter(|pool| self.routes().speaks(*pool, spoken));
         let speaking: Vec<PoolIndex> = speaking.collect();
         let sources: Vec<Source> = speaking.iter().flat_map(|pool| self.sources(*pool)).collect();
-        let shelves = self.shelves(&sources).await;
+        let shelves = join_all(sources.iter().map(|source| self.shelf(source))).await;
         let mut listed: Vec<Listed> = Vec::new();
         let mut seen = BTreeSet::new();
         let mut add = |id: String, pool: PoolIndex, told: Option<Value>| {
@@ -91,9 +96,9 @@ impl Router {
             }
         };
         for (source, shelf) in sources.iter().zip(shelves) {
-            for (id, told) in shelf {
-                if source.models.iter().any(|models| models.serves_others() || models.names(&id)) {
-                    add(self.shown(spoken, source.pool, &id), source.pool, Some(told));
+            for (id, told) in shelf.iter() {
+                if source.models.iter().any(|models| models.serves_others() || models.names(id)) {
+                    add(self.shown(spoken, source.pool, id), source.pool, Some(told.clone()));
                 }
             }
         }
@@ -159,30 +164,23 @@ impl Router {
         sources
     }
 
-    /// What these upstreams list: what is remembered, else what they say now.
-    async fn shelves(&self, sources: &[Source]) -> Vec<Vec<(String, Value)>> {
-        let mut shelves = self.catalog.0.lock().await;
-        let now = self.clock().mono();
-        let stale = sources.iter().filter(|source| {
-            shelves.get(&(source.pool, source.base.clone())).is_none_or(|shelf| shelf.until <= now)
-        });
-        let asked = stale.map(async |source| (source, self.ask_for_models(source).await));
-        let answers = join_all(asked).await;
-        for (source, models) in answers {
-            let now = self.clock().mono();
-            let shelf = shelves.entry((source.pool, source.base.clone()));
-            let shelf = shelf.or_insert_with(|| Shelf { models: Vec::new(), until: now });
-            match models {
-                Some(models) => *shelf = Shelf { models, until: now + FRESH },
-                // What it said before is better than nothing.
-                None => shelf.until = now + AGAIN,
-            }
+    /// What an upstream lists: what is remembered, else what it says now.
+    async fn shelf(&self, source: &Source) -> Models {
+        let shelf = {
+            let mut shelves = self.catalog.0.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(shelves.entry((source.pool, source.base.clone())).or_default())
+        };
+        let mut shelf = shelf.lock().await;
+        if let Some(known) = shelf.as_ref().filter(|shelf| shelf.until > self.clock().mono()) {
+            return Arc::clone(&known.models);
         }
-        let shelf = |source: &Source| shelves.get(&(source.pool, source.base.clone()));
-        sources
-            .iter()
-            .map(|source| shelf(source).map(|shelf| shelf.models.clone()).unwrap_or_default())
-            .collect()
+        let listed = self.ask_for_models(source).await.map(Models::from);
+        let now = self.clock().mono();
+        let until = now + if listed.is_some() { FRESH } else { AGAIN };
+        // What it said before is better than nothing.
+        let models = listed.or_else(|| shelf.take().map(|shelf| shelf.models)).unwrap_or_default();
+        *shelf = Some(Shelf { models: Arc::clone(&models), until });
+        models
     }
 
     /// What an upstream says that it has. `None` if it says nothing that we understand.
@@ -225,7 +223,7 @@ fn entries(dialect: Dialect, list: &Value) -> Option<Vec<(String, Value)>> {
 impl Forwarder {
     /// The body of the answer to a request of our own, by a key at `base` that is free.
     async fn fetch(&self, inbound: &Inbound, base: &BaseUrl) -> Option<Bytes> {
-        let ask = std::sync::Arc::new(self.pool.ask(inbound));
+        let ask = Arc::new(self.pool.ask(inbound));
         let elsewhere: Vec<Origin> = {
             let keys = self.pool.snapshot().keys;
             let origins = keys.iter().map(|key| key.key.settings().base.origin());
@@ -234,21 +232,33 @@ impl Forwarder {
         let mut alarm = Alarm::new(self.clock);
         let until = self.clock.mono() + PATIENCE;
         let mut tried = Vec::new();
-        for _ in 0..TRIES {
+        for _ in 0..self.pool.keys().min(TRIES) {
             let now = self.clock.mono();
             let mut lease = self.pool.lease(&ask, &tried, &elsewhere, now, || {}).await.ok()?;
-            let key = std::sync::Arc::clone(lease.key());
-            if key.settings().base != *base || tried.contains(&key.identity()) {
+            let key = Arc::clone(lease.key());
+            if tried.contains(&key.identity()) || now >= until {
                 lease.settle(Outcome::Unused);
                 return None;
+            }
+            if key.settings().base != *base {
+                // It shares the host with those that are wanted.
+                lease.settle(Outcome::Unused);
+                tried.push(key.identity());
+                continue;
             }
             tried.push(key.identity());
             let limit = until.saturating_duration_since(now);
             match Box::pin(self.attempt(&key, inbound, limit, &mut alarm)).await {
                 Err(_) => return None,
                 Ok(Attempt::Missed(missed)) => {
-                    lease.judged(&missed.verdict, &missed.told);
                     self.metrics.attempt(missed.verdict.class);
+                    // That it doesn't list its models says little of how it serves them.
+                    match missed.verdict.class {
+                        Class::KeyRejected | Class::QuotaExhausted | Class::RateLimited => {
+                            lease.judged(&missed.verdict, &missed.told);
+                        }
+                        _ => lease.settle(Outcome::Abandoned),
+                    }
                     if missed.verdict.class == Class::ClientFault {
                         return None;
                     }

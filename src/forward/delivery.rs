@@ -143,15 +143,19 @@ impl Forwarder {
             return Err((error, access));
         };
         let error = match (verdict.class, refusal) {
+            (
+                Class::UnknownRefusal
+                | Class::ServerError
+                | Class::Overloaded
+                | Class::EgressRefused
+                | Class::ModelUnavailable,
+                Some(_),
+            ) if falls_back => ForwardError::Elsewhere,
             (Class::UnknownRefusal, Some(refusal)) if tries.unknown.len() == tries.keys.len() => {
                 // They all say the same: it is the request that is refused, and no key should rest for it.
                 self.pool.lift(&tries.unknown, Reason::Refused);
                 return Ok(self.deliver_refusal(refusal, &verdict, &key, true, access, alarm));
             }
-            (
-                Class::ServerError | Class::Overloaded | Class::EgressRefused | Class::ModelUnavailable,
-                Some(_),
-            ) if falls_back => ForwardError::Elsewhere,
             (
                 Class::ServerError | Class::Overloaded | Class::EgressRefused | Class::ModelUnavailable,
                 Some(refusal),

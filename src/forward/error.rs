@@ -29,8 +29,8 @@ pub enum ForwardError {
     /// Its model goes by another name upstream, and that can't be put into the request.
     #[error(transparent)]
     Rename(#[from] CannotRename),
-    /// It can't be served here, and is to be served elsewhere: a client never hears of it.
-    #[error("not here")]
+    /// Its upstream failed, and it was to be served elsewhere.
+    #[error("the upstream failed")]
     Elsewhere,
     /// None was free within the wait.
     #[error("all keys are cooling")]
@@ -67,11 +67,7 @@ impl ForwardError {
             (_, Some(_)) => later,
             (Some(_), None) => self,
             (None, None) => match later {
-                Self::Elsewhere | Self::ModelNotFound { .. } | Self::ModelUnavailable { .. }
-                    if !matches!(self, Self::Elsewhere) =>
-                {
-                    self
-                }
+                Self::ModelNotFound { .. } | Self::ModelUnavailable { .. } => self,
                 later => later,
             },
         }

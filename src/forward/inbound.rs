@@ -12,6 +12,7 @@ use super::{
     alarm::Alarm,
     coding::{UnknownCoding, decoded},
     headers::strip_request,
+    naming::MODELS,
     routes::PoolIndex,
     target::Target,
 };
@@ -25,7 +26,7 @@ const BODY_GAP: Duration = Duration::from_secs(60);
 /// How long a body may take in all.
 const BODY_TIME: Duration = Duration::from_secs(600);
 /// No model's name is longer. It is kept for a while, and logged.
-const LONGEST_MODEL: usize = 256;
+pub const LONGEST_MODEL: usize = 256;
 const STEP: usize = 1024;
 /// A larger body is most of the buffers that it stands in.
 const LARGEST_COPY: usize = 64 << 10;
@@ -48,7 +49,7 @@ pub struct Inbound {
     /// Whether another pool may serve it if that can't.
     pub(super) falls_back: bool,
     /// Given back when the answer is delivered, and with it the body.
-    _held: Option<OwnedSemaphorePermit>,
+    held: Option<OwnedSemaphorePermit>,
 }
 
 /// Why a request is not understood.
@@ -119,9 +120,19 @@ impl Inbound {
         B: Body<Data = Bytes> + Unpin,
     {
         let (body, held) = collect(body, limit, memory, alarm).await?;
-        let endpoint = provider::classify(&parts.method, target.path());
+        let endpoint = classify(&parts.method, &target);
         let may_repeat = endpoint.may_repeat_after_write(parts.headers.contains_key("idempotency-key"));
-        let Understood { model, stream, demand } = understand(&parts.headers, &body, limit)?;
+        let Understood { model, stream, demand } =
+            if target.is_nameless() && target.spoken() == Dialect::Generic {
+                // Nothing is known of what it says.
+                Understood::default()
+            } else {
+                understand(&parts.headers, &body, limit)?
+            };
+        let model = model.map(|model| match model.strip_prefix(MODELS) {
+            Some(name) if target.spoken() == Dialect::Gemini => Box::from(name),
+            _ => model,
+        });
         let mut headers = parts.headers;
         strip_request(&mut headers);
         let model = target.model().map(Cow::into_owned).map(String::into_boxed_str).or(model);
@@ -139,7 +150,7 @@ impl Inbound {
             client: ClientId::default(),
             to: None,
             falls_back: false,
-            _held: held,
+            held,
         })
     }
 
@@ -159,7 +170,7 @@ impl Inbound {
             client: ClientId::default(),
             to: None,
             falls_back: false,
-            _held: None,
+            held: None,
         }
     }
 
@@ -187,6 +198,14 @@ impl Inbound {
     #[must_use]
     pub fn model(&self) -> Option<&str> {
         self.model.as_deref()
+    }
+
+    /// Counts so many bytes more against the memory for bodies.
+    pub(super) fn hold_more(&mut self, bytes: usize) -> Result<(), InboundError> {
+        let Some(held) = &mut self.held else { return Ok(()) };
+        let memory = ReplayMemory { steps: Arc::clone(held.semaphore()) };
+        held.merge(memory.hold(bytes)?);
+        Ok(())
     }
 
     /// Whether it can be sent more than once, to another pool if need be.
@@ -222,7 +241,7 @@ impl Inbound {
 
     /// The kind of endpoint, as permissions of keys know them.
     pub(super) fn purpose(&self) -> &str {
-        self.target.path().split('/').find(|segment| !segment.is_empty()).unwrap_or_default()
+        self.target.purpose()
     }
 }
 
@@ -289,6 +308,14 @@ struct Understood {
     /// Whether a stream is asked for.
     stream: bool,
     demand: Demand,
+}
+
+/// What a request does. Of an API that we don't know, a POST may do anything.
+fn classify(method: &Method, target: &Target) -> Endpoint {
+    match provider::classify(method, target.path()) {
+        Endpoint::Inference if target.spoken() == Dialect::Generic => Endpoint::Create,
+        endpoint => endpoint,
+    }
 }
 
 /// A media type without its parameters, in lower case.

@@ -42,7 +42,7 @@ use headers::add_account;
 use hedge::Course;
 use http::{Response, response::Parts};
 use http_body::Body as _;
-pub use inbound::{Inbound, InboundError, ReplayMemory};
+pub use inbound::{Inbound, InboundError, LONGEST_MODEL, ReplayMemory};
 pub use leases::SharedPool;
 pub use naming::CannotRename;
 

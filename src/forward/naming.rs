@@ -4,6 +4,7 @@ use std::{borrow::Cow, ops::Range};
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use memchr::memmem::find;
 use percent_encoding::{percent_decode_str, utf8_percent_encode};
 
 use super::{
@@ -31,8 +32,19 @@ impl Inbound {
     /// # Errors
     /// [`CannotRename`] if it isn't clear where it does.
     pub(super) fn call_model(&mut self, name: &str) -> Result<(), CannotRename> {
-        if let Some(target) = self.target.of_model(name) {
-            self.target = target;
+        let spoken = self.spoken();
+        let in_path = self.target.model().map(Cow::into_owned);
+        if let Some(before) = &in_path {
+            self.target = self.target.of_model(name)?;
+            // Google's embeddings name the model in the body once more, and it must be the same.
+            if spoken != Dialect::Gemini || *before == name || self.body.is_empty() {
+                return Ok(());
+            }
+            let (before, after) = (format!("\"models/{before}\""), format!("\"models/{name}\""));
+            if find(&self.body, before.as_bytes()).is_some() {
+                self.body = replaced(&self.body, before.as_bytes(), after.as_bytes());
+                self.forget_digests();
+            }
             return Ok(());
         }
         if self.body.is_empty() {
@@ -45,10 +57,11 @@ impl Inbound {
             (model_at_in_form(media, &text), Cow::Borrowed(name))
         } else {
             let sniffed = sniff(&text).map_err(|_| CannotRename)?;
-            if sniffed.model.is_none() {
-                return Ok(());
-            }
-            (sniffed.model_at, Cow::Owned(serde_json::Value::from(name).to_string()))
+            let Some(before) = &sniffed.model else { return Ok(()) };
+            let has_prefix = spoken == Dialect::Gemini && before.starts_with(MODELS);
+            let prefix = if has_prefix { MODELS } else { "" };
+            let literal = serde_json::Value::from(format!("{prefix}{name}")).to_string();
+            (sniffed.model_at, Cow::Owned(literal))
         };
         let at = at.ok_or(CannotRename)?;
         let mut body = Vec::with_capacity(text.len() + name.len());
@@ -56,12 +69,37 @@ impl Inbound {
         body.extend_from_slice(name.as_bytes());
         body.extend_from_slice(&text[at.end..]);
         let was_coded = matches!(text, Cow::Owned(_));
-        self.body = Bytes::from(body);
+        let body = Bytes::from(body);
         if was_coded {
+            // What was short as it came may be long as it is.
+            self.hold_more(body.len().saturating_sub(self.body.len())).map_err(|_| CannotRename)?;
             self.headers.remove(CONTENT_ENCODING);
         }
+        self.body = body;
+        self.forget_digests();
         Ok(())
     }
+
+    /// Takes out what was calculated over the body that was.
+    fn forget_digests(&mut self) {
+        for name in ["content-md5", "digest", "content-digest", "repr-digest"] {
+            self.headers.remove(name);
+        }
+    }
+}
+
+/// What stands before a model's name in Google's API.
+pub(super) const MODELS: &str = "models/";
+
+fn replaced(body: &[u8], before: &[u8], after: &[u8]) -> Bytes {
+    let (mut text, mut rest) = (Vec::with_capacity(body.len() + after.len()), body);
+    while let Some(at) = find(rest, before) {
+        text.extend_from_slice(&rest[..at]);
+        text.extend_from_slice(after);
+        rest = &rest[at + before.len()..];
+    }
+    text.extend_from_slice(rest);
+    text.into()
 }
 
 impl Target {
@@ -72,15 +110,17 @@ impl Target {
         percent_decode_str(&self.path()[at]).decode_utf8().ok().filter(|model| !model.is_empty())
     }
 
-    /// The same with another model in its path, if it names one.
-    #[must_use]
-    pub fn of_model(&self, model: &str) -> Option<Self> {
-        let at = self.model_at()?;
+    /// The same with another model in its path, if that names one.
+    ///
+    /// # Errors
+    /// [`CannotRename`] if no path could carry that.
+    pub fn of_model(&self, model: &str) -> Result<Self, CannotRename> {
+        let Some(at) = self.model_at() else { return Ok(self.clone()) };
         let (before, after) = (&self.path()[..at.start], &self.path()[at.end..]);
         // Where a model's name may have slashes, they stand there as they are.
         let name = model.split('/').map(|piece| utf8_percent_encode(piece, ENCODED).to_string());
         let name = name.collect::<Vec<_>>().join("/");
-        Some(self.with_path(&format!("{before}{name}{after}")))
+        self.with_path(&format!("{before}{name}{after}")).map_err(|_| CannotRename)
     }
 
     /// Whether its path alone says that the answer is a stream.
@@ -105,7 +145,8 @@ impl Target {
                     .filter(|first| is_version(first))
                     .map_or(0, |first| first.len() + 1);
                 let rest = path[version..].strip_prefix("/models/")?;
-                let end = rest.find([':', '/']).unwrap_or(rest.len());
+                // It ends at its verb; and what belongs to it may be asked for.
+                let end = rest.rfind(':').or_else(|| rest.find("/operations")).unwrap_or(rest.len());
                 (path.len() - rest.len(), &rest[..end])
             }
             Dialect::Azure => {
@@ -138,6 +179,12 @@ mod tests {
                 "gemini-2.5-pro",
                 "/models/x%3Ay/z:generateContent",
             ),
+            (
+                Dialect::Gemini,
+                "/models/google/gemma:countTokens",
+                "google/gemma",
+                "/models/x%3Ay/z:countTokens",
+            ),
             (Dialect::Gemini, "/v1alpha/models/g", "g", "/v1alpha/models/x%3Ay/z"),
             (
                 Dialect::Azure,
@@ -149,6 +196,9 @@ mod tests {
             let target = target(spoken, path);
             assert_eq!(target.model().as_deref(), Some(model), "{path}");
             assert_eq!(target.of_model("x:y/z").unwrap().path(), other, "{path}");
+            for bad in ["a//b", "a/../b"] {
+                assert_eq!(target.of_model(bad), Err(CannotRename), "{path} {bad}");
+            }
         }
     }
 
@@ -164,7 +214,7 @@ mod tests {
             (Dialect::Generic, "/models/x"),
         ] {
             assert_eq!(target(spoken, path).model(), None, "{path}");
-            assert_eq!(target(spoken, path).of_model("x"), None, "{path}");
+            assert_eq!(target(spoken, path).of_model("x").unwrap().path(), path);
         }
     }
 }

@@ -24,13 +24,8 @@ pub struct Router {
 impl Router {
     /// A router over `pools`, of which there is at least one.
     #[must_use]
-    pub fn new(
-        pools: Vec<Forwarder>,
-        aliases: &[Alias],
-        providers: &'static [&'static str],
-        clock: Clock,
-    ) -> Self {
-        let routes = Routes::new(&pools, aliases, providers);
+    pub fn new(pools: Vec<Forwarder>, aliases: &[Alias], clock: Clock) -> Self {
+        let routes = Routes::new(&pools, aliases);
         Self { pools, routes, catalog: Catalog::default(), clock }
     }
 
@@ -83,7 +78,10 @@ impl Router {
     /// Points a request at the first of the pools that may serve it, and says which the others are.
     fn aim(&self, inbound: &mut Inbound) -> Result<(PoolIndex, Box<[Choice]>), ForwardError> {
         let Choices { first, others } = match inbound.to {
-            Some(pool) => Choices { first: Choice { pool, model: None }, others: Box::default() },
+            Some(pool) => {
+                let model = inbound.model().and_then(|model| self.routes.at(pool, model)).map(Box::from);
+                Choices { first: Choice { pool, model }, others: Box::default() }
+            }
             None => self.routes.choose(inbound.target.spoken(), inbound.model())?,
         };
         // What can be sent once only can't be sent to another.
@@ -134,15 +132,16 @@ impl Router {
                 Some(earlier) => earlier.or_sooner(error),
                 None => error,
             };
-            let Some(next) = others.next().filter(|_| inbound.falls_back) else {
+            if !inbound.falls_back {
+                return Err((error, access));
+            }
+            // Who can't be asked at all is passed over.
+            let Some(next) = others.find(|choice| self.point(inbound, choice).is_ok()) else {
                 return Err((error, access));
             };
             tracing::debug!(request.id = access.id(), from = %pool.pool().name(), to = %self.at(next.pool).pool().name(), cause = %error, "falls back");
             failed = Some(error);
             at = next.pool;
-            if let Err(error) = self.point(inbound, next) {
-                return Err((error, access));
-            }
         }
     }
 }

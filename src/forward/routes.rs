@@ -8,7 +8,13 @@ use std::collections::HashMap;
 use http::Method;
 
 use super::Forwarder;
-use crate::types::{Dialect, PoolName};
+use crate::{
+    provider::{KNOWN, Known},
+    types::{Dialect, PoolName},
+};
+
+/// A provider's name.
+const OPENAI: &str = "openai";
 
 /// One pool of several, by its place among them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -105,8 +111,8 @@ pub struct Routes {
     prefixes: Vec<(Box<str>, PoolIndex)>,
     default: Option<PoolIndex>,
     aliases: HashMap<Box<str>, Vec<(Option<PoolIndex>, Box<str>)>>,
-    /// Providers that we know, whether there are keys of theirs or not.
-    providers: &'static [&'static str],
+    /// Whether the default's upstream is OpenAI's own, which has no models with a provider before them.
+    default_is_openais: bool,
 }
 
 /// What the routes need to know of a pool.
@@ -118,16 +124,17 @@ struct Spoken {
 }
 
 impl Routes {
-    /// Routes to these pools. `providers` are names that a client may have reason to put before a model.
+    /// Routes to these pools.
     #[must_use]
-    pub fn new(pools: &[Forwarder], aliases: &[Alias], providers: &'static [&'static str]) -> Self {
-        let mut routes = Self { providers, ..Self::default() };
+    pub fn new(pools: &[Forwarder], aliases: &[Alias]) -> Self {
+        let mut routes = Self::default();
         for (at, forwarder) in pools.iter().enumerate() {
             let at = PoolIndex::new(at);
             let (name, api) = (forwarder.pool().name(), forwarder.api());
-            let mut serves_others = false;
+            let (mut serves_others, mut is_openais) = (false, true);
             for key in forwarder.pool().snapshot().keys {
                 let models = &key.key.settings().models;
+                is_openais &= Known::at(key.key.settings().base.origin()) == Some(OPENAI);
                 serves_others |= models.serves_others();
                 for model in models.exact() {
                     let pools = routes.exact.entry(Box::from(model.as_str())).or_default();
@@ -146,9 +153,23 @@ impl Routes {
             let dialects = dialects.filter(|dialect| api.speaks(*dialect)).collect();
             routes.apis.push(Spoken { native: api.dialect, dialects, serves_others });
             routes.by_name.insert(Box::from(name.as_str()), at);
+            if *name == PoolName::default() {
+                routes.default_is_openais = is_openais;
+            }
             routes.names.push(name.clone());
         }
         routes.default = routes.by_name.get(PoolName::DEFAULT).copied();
+        for known in KNOWN {
+            // Whatever a provider is called, it is the same one.
+            if let Some(pool) = routes.by_name.get(known.name).copied() {
+                for alias in known.aliases {
+                    routes.by_name.entry(Box::from(*alias)).or_insert(pool);
+                }
+            }
+        }
+        if let Some(default) = routes.default.filter(|_| routes.default_is_openais) {
+            routes.by_name.entry(Box::from(OPENAI)).or_insert(default);
+        }
         for Alias { name, targets } in aliases {
             let targets = targets.iter().filter_map(|aim| {
                 let pool = match &aim.pool {
@@ -188,6 +209,19 @@ impl Routes {
         })
     }
 
+    /// Whether a key of the pool names the model.
+    #[must_use]
+    pub fn names(&self, pool: PoolIndex, model: &str) -> bool {
+        self.exact.get(model).is_some_and(|pools| pools.contains(&pool))
+            || self.prefixes.iter().any(|(prefix, of)| *of == pool && model.starts_with(&**prefix))
+    }
+
+    /// The model that is meant by a name for a pool that is named itself: `groq/llama` is `llama` at `groq`.
+    pub(super) fn at<'m>(&self, pool: PoolIndex, model: &'m str) -> Option<&'m str> {
+        let (name, rest) = model.split_once('/')?;
+        (!rest.is_empty() && self.find(name) == Some(pool) && !self.names(pool, model)).then_some(rest)
+    }
+
     /// What a pool speaks of its own accord.
     #[must_use]
     pub fn native(&self, pool: PoolIndex) -> Dialect {
@@ -210,7 +244,8 @@ impl Routes {
         };
         let mut failed = None;
         let mut choices = targets.iter().filter_map(|(pool, target)| {
-            let renamed = Some(target.clone()).filter(|target| Some(&**target) != model);
+            // Who was asked before may have been asked for another.
+            let renamed = Some(target.clone());
             let choice = match *pool {
                 Some(pool) if self.speaks(pool, spoken) => Ok(Choice { pool, model: renamed }),
                 Some(pool) => Err(self.speaks_otherwise(pool)),
@@ -249,7 +284,9 @@ impl Routes {
                     Some(pool) if speaks(&pool) => return Ok(Choice { pool, model: Some(Box::from(rest)) }),
                     Some(pool) => return Err(self.speaks_otherwise(pool)),
                     // Where there is a default, its upstream may have names with slashes.
-                    None if self.default.is_none() && self.providers.contains(&provider) => {
+                    None if (self.default.is_none() || self.default_is_openais)
+                        && Known::find(provider).is_some() =>
+                    {
                         return Err(Misrouted::NoKeyOf { provider: Box::from(provider) });
                     }
                     None => {}
@@ -263,7 +300,7 @@ impl Routes {
         if let Some(pool) = by_rank().find(serves) {
             return Ok(Choice { pool, model: None });
         }
-        if let Some(pool) = named {
+        if let Some(pool) = named.filter(|pool| self.stand_in(spoken) != Some(*pool)) {
             return Err(self.speaks_otherwise(pool));
         }
         // It says itself that it doesn't serve the model.

@@ -1,12 +1,12 @@
 //! Where a request goes: its path and query, checked once so that nobody on the way can read them differently.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use crate::types::{BaseUrl, Dialect, Secret};
+use crate::types::{BaseUrl, Dialect, Secret, is_version};
 
 /// What is percent-encoded in a segment or a query's value: all but RFC 3986's unreserved characters.
 pub(super) const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -25,12 +25,18 @@ pub struct Target {
     spoken: Dialect,
 }
 
-/// A parameter of a query that we add.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A parameter of a query that we add. Its `Debug` shows the name only: the value may be a credential.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Parameter {
     name: Box<str>,
     /// As it is sent: `name=value`.
     pair: Box<str>,
+}
+
+impl fmt::Debug for Parameter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Parameter({})", self.name)
+    }
 }
 
 impl Parameter {
@@ -168,14 +174,29 @@ impl Target {
             && self.path().strip_prefix(version).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
-    /// The same with another path below the base.
-    pub(super) fn with_path(&self, path: &str) -> Self {
-        Self { path: Box::from(path), start: 0, ..self.clone() }
+    /// The kind of endpoint, as permissions of keys know them: the first segment that is no version, no name of a
+    /// compatible base, and no deployment.
+    #[must_use]
+    pub fn purpose(&self) -> &str {
+        let mut segments = self.path().split('/').filter(|segment| !segment.is_empty()).peekable();
+        while let Some(segment) = segments.next() {
+            match segment {
+                "openai" | "upload" if segments.peek().is_some() => {}
+                "deployments" if segments.peek().is_some() => drop(segments.next()),
+                segment if is_version(segment) => {}
+                segment => return segment,
+            }
+        }
+        ""
     }
 
-    /// Its query, raw.
-    pub(super) fn query(&self) -> Option<&str> {
-        self.query.as_deref()
+    /// The same with another path below the base.
+    ///
+    /// # Errors
+    /// [`BadTarget`] if that could mean something else to whoever reads it next.
+    pub(super) fn with_path(&self, path: &str) -> Result<Self, BadTarget> {
+        check_path(path)?;
+        Ok(Self { path: Box::from(path), start: 0, ..self.clone() })
     }
 
     /// The path below the base: from the slash after the version segment, `/chat/completions`.
@@ -257,7 +278,7 @@ const SAFE: [u8; 256] = {
 };
 
 /// Refuses what a URL parser (WHATWG) or an upstream could read as another path.
-fn check_path(path: &str) -> Result<(), BadTarget> {
+pub(super) fn check_path(path: &str) -> Result<(), BadTarget> {
     let mut all = PATH;
     let mut any = 0;
     let mut last = 0;

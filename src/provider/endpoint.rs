@@ -2,6 +2,8 @@
 
 use http::Method;
 
+use crate::types::is_version;
+
 /// What a request does upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Endpoint {
@@ -15,8 +17,8 @@ pub enum Endpoint {
     Change,
 }
 
-/// What may stand before the path of the API itself: versions, and the names of compatible bases.
-const PREFIXES: [&str; 5] = ["v1", "v1beta", "v1beta1", "api", "openai"];
+/// What may stand before the path of the API itself, beside versions: the names of compatible bases.
+const PREFIXES: [&str; 2] = ["api", "openai"];
 
 /// POSTs that ask a model and leave nothing behind that a repetition would double.
 ///
@@ -79,14 +81,16 @@ impl Endpoint {
 fn asks_a_model(path: &str) -> bool {
     let path = path.split(['?', '#']).next().unwrap_or_default();
     let mut segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
-    let prefixes = segments.iter().take_while(|segment| PREFIXES.contains(segment)).count();
+    let is_before = |segment: &&&str| PREFIXES.contains(*segment) || is_version(segment);
+    let prefixes = segments.iter().take_while(is_before).count();
     segments.drain(..prefixes);
     // Azure names the model before the operation.
     if let ["deployments", _, _, ..] = segments[..] {
         segments.drain(..2);
     }
     match segments[..] {
-        ["models", model] | ["tunedModels", model] => {
+        // A model's name may have slashes.
+        ["models" | "tunedModels", .., model] => {
             model.rsplit_once(':').is_some_and(|(_, verb)| INFERENCE_VERBS.contains(&verb))
         }
         _ => INFERENCE.contains(&&segments[..]),

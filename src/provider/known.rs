@@ -3,7 +3,7 @@
 //! A base is written out, with its version; `also` has the paths at the same host where other dialects are spoken,
 //! beyond the OpenAI-compatible bases that Anthropic, Gemini and Azure have by nature.
 
-use crate::types::Dialect;
+use crate::types::{Dialect, Origin};
 
 /// A provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +31,14 @@ impl Known {
 
     const fn and_messages_at(self, also: &'static [(Dialect, &'static str)]) -> Self {
         Self { also, ..self }
+    }
+
+    /// The name of the provider whose base is at this origin.
+    #[must_use]
+    pub fn at(origin: &Origin) -> Option<&'static str> {
+        let origin = origin.to_string();
+        let is_there = |known: &&Self| known.base.is_some_and(|base| base.starts_with(&origin));
+        KNOWN.iter().find(is_there).map(|known| known.name)
     }
 
     /// The provider of this name, or with this alias.
@@ -81,14 +89,3 @@ pub const KNOWN: &[Known] = &[
     openai("voyage", "https://api.voyageai.com/v1"),
     openai("jina", "https://api.jina.ai/v1").or(&["jina_ai"]),
 ];
-
-/// The names of all of them.
-pub const NAMES: &[&str] = &{
-    let mut names = [""; KNOWN.len()];
-    let mut at = 0;
-    while at < names.len() {
-        names[at] = KNOWN[at].name;
-        at += 1;
-    }
-    names
-};

@@ -31,7 +31,7 @@ pub use demand::demand;
 pub use endpoint::{Endpoint, classify};
 pub use form::{UnclearModel, model_in_form};
 pub use form_place::model_at_in_form;
-pub use known::{KNOWN, Known, NAMES};
+pub use known::{KNOWN, Known};
 pub use media::Media;
 pub use sniff::{Place, SniffError, Sniffed, sniff};
 pub use told::{Told, told};

@@ -228,8 +228,10 @@ impl From<ForwardError> for Refusal {
                     format!("The model goes by another name upstream, and can't be renamed here: {error}.");
                 Self::new(ErrorCode::InvalidRequest, message)
             }
-            // Who falls back is told what came of it.
-            ForwardError::Elsewhere => Self::internal(),
+            ForwardError::Elsewhere => {
+                let message = "The upstream failed, and no alternative of the model could serve.";
+                Self::new(ErrorCode::UpstreamBroken, message).retry(None)
+            }
             ForwardError::AllKeysCooling(now) => {
                 let message = format!("No key is free now: {}.", explain(&now));
                 Self::new(ErrorCode::AllKeysCooling, message).retry(now.free_in)

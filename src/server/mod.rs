@@ -48,7 +48,7 @@ impl Answers for Arc<Proxy> {
             None if probe::is_probe(request.uri().path()) => probe::answer(self, peer, &id, &request),
             None => {
                 let routes = self.router().routes();
-                let spoken = Way::of(request.uri().path(), request.headers(), routes).spoken;
+                let spoken = Way::of(request.uri().path(), request.headers(), routes).told_in(routes);
                 // Boxed, since a connection keeps the room of what is awaited here for as long as it lives.
                 let handled = Box::pin(proxy::handle(self, peer, &id, spoken, request));
                 // One request's panic is its own; the message may hold anything, so only the panic hook tells it.

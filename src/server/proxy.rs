@@ -29,7 +29,8 @@ use crate::{
     client::{Clients, Stranger},
     clock::Clock,
     forward::{
-        Alarm, ForwardError, Forwarder, Inbound, Misrouted, ReplayMemory, Router, headers::REQUEST_ID,
+        Alarm, ForwardError, Forwarder, Inbound, LONGEST_MODEL, Misrouted, ReplayMemory, Router, Routes,
+        headers::REQUEST_ID,
     },
     pool::Snapshot,
     redact,
@@ -173,7 +174,7 @@ pub(super) fn handle(
     let serving = async move {
         let Read { access, mut asked, rest, alarm } = reading.await;
         match &mut asked {
-            Ok(Asked::Answer(inbound)) => serve(proxy, inbound, access, alarm).await,
+            Ok(Asked::Answer(inbound)) => serve(proxy, inbound, spoken, access, alarm).await,
             Ok(Asked::Models(spoken)) => Box::pin(list_models(proxy, *spoken, access)).await,
             Ok(Asked::Providers) => {
                 let names = proxy.router.pools().iter().map(|pool| pool.pool().name().to_string());
@@ -211,7 +212,13 @@ async fn read(proxy: &Proxy, peer: IpAddr, id: &HeaderValue, request: Request<In
     Read { access, asked, rest, alarm }
 }
 
-async fn serve(proxy: &Proxy, inbound: &mut Inbound, access: Access, alarm: Alarm) -> Response<AnswerBody> {
+async fn serve(
+    proxy: &Proxy,
+    inbound: &mut Inbound,
+    spoken: Dialect,
+    access: Access,
+    alarm: Alarm,
+) -> Response<AnswerBody> {
     match proxy.router.run(inbound, access, alarm).await {
         Ok(mut answer) => {
             if proxy.settings.debug_headers {
@@ -220,8 +227,13 @@ async fn serve(proxy: &Proxy, inbound: &mut Inbound, access: Access, alarm: Alar
             }
             answer.map(|body| AnswerBody::Passed(Box::new(body)))
         }
-        Err((error, access)) => refuse(proxy, error.into(), inbound.spoken(), access),
+        Err((error, access)) => refuse(proxy, error.into(), spoken, access),
     }
+}
+
+/// Whether it goes to an API of which nothing is known.
+fn to_unknown_api(way: &Way<'_>, routes: &Routes) -> bool {
+    matches!(way.to, To::Pool(pool) if routes.native(pool) == Dialect::Generic)
 }
 
 async fn list_models(proxy: &Proxy, spoken: Dialect, access: Access) -> Response<AnswerBody> {
@@ -266,8 +278,13 @@ async fn understand(
     }
     framing::check(&parts)?;
     let mut target = way.target(path, parts.uri.query())?;
-    if target.model().is_some_and(|model| proxy.loggable(&model) != model) {
+    let is_model = |model: &str| model.len() <= LONGEST_MODEL && proxy.loggable(model) == model;
+    if target.model().is_some_and(|model| !is_model(&model)) {
         // Models are kept for a while, and logged.
+        target = target.without_model();
+    }
+    if to_unknown_api(&way, proxy.router.routes()) {
+        // What its bodies say is its own business.
         target = target.without_model();
     }
     let to = match way.to {

@@ -33,6 +33,18 @@ const WITHOUT_VERSION: [&str; 21] = [
 ];
 /// First segments that Anthropic's API has alone.
 const ANTHROPIC: [&str; 2] = ["messages", "complete"];
+/// What may be asked of Gemini's models.
+const VERBS: [&str; 9] = [
+    "batchEmbedContents",
+    "batchGenerateContent",
+    "asyncBatchEmbedContent",
+    "countTokens",
+    "embedContent",
+    "generateContent",
+    "predict",
+    "predictLongRunning",
+    "streamGenerateContent",
+];
 /// Headers that Google's SDKs send.
 const GOOGLES: [&str; 2] = ["x-goog-api-client", "x-goog-api-key"];
 /// The header that Anthropic's API asks for.
@@ -83,7 +95,11 @@ impl<'p> Way<'p> {
                 way(Dialect::Anthropic, 3)
             }
             ("v1", _) => way(Dialect::OpenAi, 3),
-            ("v1beta", Some("openai")) => way(Dialect::OpenAi, "/v1beta/openai".len()),
+            ("v1beta", Some("openai")) => {
+                // Google's compatible base, if there is a pool of Google's.
+                let pool = routes.pools().find(|pool| routes.native(*pool) == Dialect::Gemini);
+                Self { to: pool.map_or(To::Any, To::Pool), ..way(Dialect::OpenAi, "/v1beta/openai".len()) }
+            }
             ("v1beta", _) => way(Dialect::Gemini, "/v1beta".len()),
             ("v1alpha", _) | ("upload", Some("v1beta" | "v1alpha")) => {
                 Self { has_version: true, ..way(Dialect::Gemini, 0) }
@@ -118,6 +134,7 @@ impl<'p> Way<'p> {
         let second = if version { segments.next().unwrap_or_default() } else { first };
         let behind_version = if version { first.len() + 1 } else { 0 };
         match native {
+            Dialect::Gemini if first == "openai" => way(Dialect::OpenAi, "/openai".len(), false),
             Dialect::Azure if first == "openai" => way(Dialect::Azure, 0, false),
             Dialect::Gemini if version && compatible => {
                 way(Dialect::OpenAi, behind_version + "/openai".len(), false)
@@ -149,6 +166,14 @@ impl<'p> Way<'p> {
         self.spoken == Dialect::Gemini || matches!(self.to, To::Pool(_) | To::Unknown(_))
     }
 
+    /// The dialect in which whoever asks understands errors.
+    pub(super) fn told_in(&self, routes: &Routes) -> Dialect {
+        match self.to {
+            To::Pool(pool) if self.spoken == Dialect::Generic => routes.native(pool),
+            _ => self.spoken,
+        }
+    }
+
     /// Whether it asks which models there are, of all pools.
     pub(super) fn is_catalog(&self, path: &str) -> bool {
         let path = path.get(self.cut..).unwrap_or_default();
@@ -157,16 +182,18 @@ impl<'p> Way<'p> {
     }
 }
 
-/// Whether a request below `/v1` is one for Gemini's API: by what only that has, or by its headers where somebody can
-/// serve it.
+/// Whether a request below `/v1` is one for Gemini's API, by what only that has or by its headers. Where no pool speaks
+/// it, whoever is asked may know what is meant.
 fn comes_from_google(second: &str, third: Option<&str>, headers: &HeaderMap, routes: &Routes) -> bool {
-    let named = || GOOGLES.iter().any(|name| headers.contains_key(*name));
-    let by_headers = || named() && is_spoken(Dialect::Gemini, routes);
-    match second {
-        "models" => third.is_some_and(|model| model.contains(':')) || by_headers(),
+    let by_headers = || GOOGLES.iter().any(|name| headers.contains_key(*name));
+    // Names of models may have colons too.
+    let has_verb = |model: &str| model.rsplit_once(':').is_some_and(|(_, verb)| VERBS.contains(&verb));
+    let is_googles = match second {
+        "models" => third.is_some_and(has_verb) || by_headers(),
         "cachedContents" | "tunedModels" => true,
         second => !WITHOUT_VERSION.contains(&second) && by_headers(),
-    }
+    };
+    is_googles && is_spoken(Dialect::Gemini, routes)
 }
 
 /// Whether some pool speaks a dialect.

@@ -4,7 +4,6 @@ use super::Text;
 use crate::{
     config::NamedPool,
     forward::{Aim, Alias, Api, Credential},
-    types::Dialect,
 };
 
 impl Text {
@@ -24,7 +23,7 @@ impl Text {
     }
 
     /// What is said of an API. Values of headers and parameters may be credentials.
-    pub(super) fn api(&mut self, api: &Api) {
+    fn api(&mut self, api: &Api) {
         self.string("dialect", api.dialect);
         if api.credential != Credential::of(api.dialect) {
             match &api.credential {
@@ -71,14 +70,5 @@ impl Text {
             self.string("target", target);
         }
         self.list("fallbacks", targets);
-    }
-
-    /// The pool `default`, where it isn't what it is by default.
-    pub(super) fn default_api(&mut self, api: &Api) {
-        if api.dialect != Dialect::OpenAi || !api.headers.is_empty() || !api.query.is_empty() {
-            self.section("[[pools]]");
-            self.string("name", "default");
-            self.api(api);
-        }
     }
 }
