@@ -2,10 +2,10 @@
 
 #![no_main]
 
-use std::fmt;
+use std::{fmt, ops::Range};
 
 use common::first_line;
-use key_cycle_proxy::provider::{SniffError, Sniffed, UnclearModel, model_in_form, sniff};
+use key_cycle_proxy::provider::{Place, SniffError, Sniffed, UnclearModel, model_in_form, sniff};
 use libfuzzer_sys::fuzz_target;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
@@ -34,7 +34,37 @@ fn json(body: &[u8]) {
             }
         },
     };
+    if let Ok(sniffed) = &sniffed {
+        places(body, sniffed, pairs.as_ref().map_or(&[], |Pairs(pairs)| pairs));
+    }
+    // Where they stand is no matter of values.
+    let sniffed = sniffed.map(|sniffed| Sniffed { model_at: None, stream_options: Place::Absent, ..sniffed });
     assert_eq!(sniffed, expected);
+}
+
+/// Where a value is said to stand, it stands, and it is the only one with its name.
+fn places(body: &[u8], sniffed: &Sniffed<'_>, pairs: &[(String, Value)]) {
+    let of =
+        |wanted: &'static str| pairs.iter().filter(move |(name, _)| name == wanted).map(|(_, value)| value);
+    let at = |place: &Range<usize>| {
+        let text = &body[place.clone()];
+        assert_eq!(text.trim_ascii(), text, "white space is no part of a value");
+        serde_json::from_slice::<Value>(text).expect("a value")
+    };
+    if let Some(place) = &sniffed.model_at {
+        assert!(of("model").eq([&at(place)]) && of("model").all(Value::is_string));
+    }
+    match &sniffed.stream_options {
+        Place::Absent => assert_eq!(of("stream_options").count(), 0),
+        Place::At(place) => assert!(of("stream_options").eq([&at(place)])),
+        Place::Unclear => {
+            // Escapes in a name make it unclear too.
+            assert!(
+                of("stream_options").count() > 1
+                    || body.contains(&b'\\') && of("stream_options").count() == 1
+            );
+        }
+    }
 }
 
 /// A tree can't hold what JSON allows: numbers beyond all bounds, halves of surrogate pairs, deep nesting. Nobody needs
@@ -71,7 +101,12 @@ fn from_pairs(Pairs(pairs): &Pairs) -> Result<Sniffed<'_>, SniffError> {
         |names: &[&'static str]| names.iter().flat_map(|name| of(name)).filter_map(Value::as_u64).max();
     let output = largest(&["max_tokens", "max_completion_tokens", "max_output_tokens"]);
     let output = output.map(|output| output.saturating_mul(largest(&["n", "best_of"]).unwrap_or(1).max(1)));
-    Ok(Sniffed { model, stream: of("stream").next_back() == Some(&Value::Bool(true)), output })
+    Ok(Sniffed {
+        model,
+        stream: of("stream").next_back() == Some(&Value::Bool(true)),
+        output,
+        ..Sniffed::default()
+    })
 }
 
 /// An object with every pair that it has: a map would forget the first of two with one name.

@@ -29,7 +29,7 @@ pub use demand::demand;
 pub use endpoint::{Endpoint, classify};
 pub use form::{UnclearModel, model_in_form};
 pub use media::Media;
-pub use sniff::{SniffError, Sniffed, sniff};
+pub use sniff::{Place, SniffError, Sniffed, sniff};
 pub use told::{Told, told};
 pub use usage::Tail;
 

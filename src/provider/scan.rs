@@ -1,7 +1,10 @@
 //! Looking for something in JSON text without reading all of it. What is found is taken at its word only where it
 //! cannot be part of a string: quotes inside strings are escaped.
 
+use std::ops::Range;
+
 use memchr::memmem::{Finder, FinderRev};
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
 /// Where the value begins behind each `key` (which looks for a name with its quotes) in `text`, from the first on.
@@ -34,6 +37,14 @@ fn value_behind(text: &[u8], at: usize, length: usize) -> Option<usize> {
 fn skip_space(text: &[u8], at: usize) -> usize {
     let space = text[at..].iter().take_while(|byte| byte.is_ascii_whitespace()).count();
     at + space
+}
+
+/// Where the value behind a member's name stands; `name` is where that stands, without its quotes.
+pub(super) fn value_of(text: &[u8], name: Range<usize>) -> Option<Range<usize>> {
+    let start = value_behind(text, name.start.checked_sub(1)?, name.len() + 2)?;
+    let mut values = serde_json::Deserializer::from_slice(text.get(start..)?).into_iter();
+    let IgnoredAny = values.next()?.ok()?;
+    Some(start..start + values.byte_offset())
 }
 
 /// The object that begins at `at`, and where it ends.

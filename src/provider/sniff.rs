@@ -1,9 +1,13 @@
-//! Reading `model`, `stream` and bounds of the output out of a JSON body without building a tree.
+//! Reading `model`, `stream` and bounds of the output out of a JSON body without building a tree, and where the body
+//! could be edited.
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
 
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use super::scan;
 
 /// What a request's body says that we need to know.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -14,6 +18,24 @@ pub struct Sniffed<'a> {
     pub stream: bool,
     /// The most tokens it asks to be generated, over all answers that it asks for; `None` if it sets no bound.
     pub output: Option<u64>,
+    /// Where `model`'s value stands, with its quotes. `None` if there is no model, or if no single place says which: it
+    /// is given more than once, or under a name with escapes.
+    pub model_at: Option<Range<usize>>,
+    /// Where the value of the top-level `stream_options` stands, whatever it is.
+    pub stream_options: Place,
+}
+
+/// Where the value of a member stands in a body.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Place {
+    /// There is no such member.
+    #[default]
+    Absent,
+    /// Here, from its first byte to its last.
+    At(Range<usize>),
+    /// There is, but more than once, or under a name with escapes: whoever edits one value may not edit the one that
+    /// counts.
+    Unclear,
 }
 
 /// Why a body can't be sent on. Says where, and nothing of what stands there.
@@ -57,7 +79,12 @@ pub fn sniff(body: &[u8]) -> Result<Sniffed<'_>, SniffError> {
         Some(Leaf::True | Leaf::Count(_) | Leaf::Other) => return Err(SniffError::ModelNotAString),
     };
     let output = object.output.map(|output| output.saturating_mul(object.answers.unwrap_or(1).max(1)));
-    Ok(Sniffed { model, stream: object.stream, output })
+    let model_at = match object.models.place(text) {
+        Place::At(at) if model.is_some() => Some(at),
+        _ => None,
+    };
+    let stream_options = object.stream_options.place(text);
+    Ok(Sniffed { model, stream: object.stream, output, model_at, stream_options })
 }
 
 /// The place after `before`.
@@ -75,6 +102,39 @@ struct Object<'a> {
     stream: bool,
     output: Option<u64>,
     answers: Option<u64>,
+    models: Named<'a>,
+    stream_options: Named<'a>,
+}
+
+/// Where a name stands before a value.
+#[derive(Clone, Copy, Default)]
+enum Named<'a> {
+    #[default]
+    Nowhere,
+    /// This part of the body.
+    Once(&'a str),
+    Unclear,
+}
+
+impl<'a> Named<'a> {
+    /// A further one, as it stands in the body; `None`: it doesn't stand there like that.
+    fn again(&mut self, name: Option<&'a str>) {
+        *self = match (*self, name) {
+            (Self::Nowhere, Some(name)) => Self::Once(name),
+            _ => Self::Unclear,
+        };
+    }
+
+    /// The place of its value.
+    fn place(self, body: &str) -> Place {
+        let Self::Once(name) = self else {
+            return if matches!(self, Self::Nowhere) { Place::Absent } else { Place::Unclear };
+        };
+        // It is a part of the body, so that how far it is from the beginning says where it is.
+        let start = name.as_ptr().addr().checked_sub(body.as_ptr().addr());
+        let value = start.and_then(|start| scan::value_of(body.as_bytes(), start..start + name.len()));
+        value.map_or(Place::Unclear, Place::At)
+    }
 }
 
 /// A JSON value as far as it could be the one or the other.
@@ -87,9 +147,10 @@ enum Leaf<'a> {
     Other,
 }
 
-enum Name {
-    Model,
+enum Name<'a> {
+    Model(Option<&'a str>),
     Stream,
+    StreamOptions(Option<&'a str>),
     /// `max_tokens`, as it is called in chats, responses and messages.
     Output,
     /// `n`.
@@ -116,7 +177,8 @@ impl<'de> Visitor<'de> for ObjectVisitor {
         let mut object = Object::default();
         while let Some(name) = map.next_key()? {
             match name {
-                Name::Model => {
+                Name::Model(name) => {
+                    object.models.again(name);
                     let model = match map.next_value()? {
                         Leaf::Count(_) => Leaf::Other,
                         model => model,
@@ -125,6 +187,10 @@ impl<'de> Visitor<'de> for ObjectVisitor {
                     object.model = Some(model);
                 }
                 Name::Stream => object.stream = map.next_value::<Leaf<'_>>()? == Leaf::True,
+                Name::StreamOptions(name) => {
+                    object.stream_options.again(name);
+                    map.next_value::<IgnoredAny>()?;
+                }
                 // Of several the largest is asked for, or refused.
                 Name::Output => object.output = object.output.max(count(&map.next_value()?)),
                 Name::Answers => object.answers = object.answers.max(count(&map.next_value()?)),
@@ -141,29 +207,41 @@ fn count(leaf: &Leaf<'_>) -> Option<u64> {
     if let Leaf::Count(count) = leaf { Some(*count) } else { None }
 }
 
-impl<'de> Deserialize<'de> for Name {
+impl<'de> Deserialize<'de> for Name<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_identifier(NameVisitor)
     }
 }
 
+impl<'a> Name<'a> {
+    /// `place` is the same name as a part of the body.
+    fn of(name: &str, place: Option<&'a str>) -> Self {
+        match name {
+            "model" => Self::Model(place),
+            "stream" => Self::Stream,
+            "stream_options" => Self::StreamOptions(place),
+            "max_tokens" | "max_completion_tokens" | "max_output_tokens" => Self::Output,
+            "n" | "best_of" => Self::Answers,
+            _ => Self::Other,
+        }
+    }
+}
+
 struct NameVisitor;
 
-impl Visitor<'_> for NameVisitor {
-    type Value = Name;
+impl<'de> Visitor<'de> for NameVisitor {
+    type Value = Name<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a name")
     }
 
-    fn visit_str<E: Error>(self, name: &str) -> Result<Name, E> {
-        Ok(match name {
-            "model" => Name::Model,
-            "stream" => Name::Stream,
-            "max_tokens" | "max_completion_tokens" | "max_output_tokens" => Name::Output,
-            "n" | "best_of" => Name::Answers,
-            _ => Name::Other,
-        })
+    fn visit_borrowed_str<E: Error>(self, name: &'de str) -> Result<Name<'de>, E> {
+        Ok(Name::of(name, Some(name)))
+    }
+
+    fn visit_str<E: Error>(self, name: &str) -> Result<Name<'de>, E> {
+        Ok(Name::of(name, None))
     }
 }
 
@@ -220,167 +298,4 @@ impl<'de> Visitor<'de> for LeafVisitor {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use serde_json::Value;
-
-    use super::*;
-
-    fn model(body: &str) -> Result<Option<Cow<'_, str>>, SniffError> {
-        sniff(body.as_bytes()).map(|sniffed| sniffed.model)
-    }
-
-    #[test]
-    fn finds_what_we_need_at_the_top_only() {
-        let body =
-            br#" {"messages":[{"model":"inner","stream":true}],"stream":true,"model":"gpt-4o","n":1} "#;
-        let sniffed = sniff(body).unwrap();
-        assert!(matches!(sniffed.model, Some(Cow::Borrowed("gpt-4o"))));
-        assert!(sniffed.stream);
-        assert_eq!(sniff(br#"{"a":{"model":"x","stream":true}}"#).unwrap(), Sniffed::default());
-    }
-
-    #[test]
-    fn bounds_of_the_output() {
-        for (body, output) in [
-            (r#"{"max_tokens":100}"#, Some(100)),
-            (r#"{"max_completion_tokens":100,"max_tokens":null}"#, Some(100)),
-            (r#"{"max_output_tokens":100,"n":null}"#, Some(100)),
-            (r#"{"n":3,"max_tokens":100}"#, Some(300)),
-            (r#"{"max_tokens":18446744073709551615,"n":2}"#, Some(u64::MAX)),
-            (r#"{"max_tokens":-1}"#, None),
-            (r#"{"max_tokens":"100"}"#, None),
-            (r#"{"n":3}"#, None),
-            (r#"{"a":{"max_tokens":100}}"#, None),
-        ] {
-            assert_eq!(sniff(body.as_bytes()).unwrap().output, output, "{body}");
-        }
-    }
-
-    #[test]
-    fn names_and_values_may_be_escaped() {
-        assert_eq!(model(r#"{"mod\u0065l":"gpt-\u0034"}"#).unwrap().unwrap(), "gpt-4");
-    }
-
-    #[test]
-    fn only_true_streams() {
-        for value in ["false", "null", "1", "\"true\"", "[true]", "{\"a\":true}", "1.5", "-1"] {
-            assert!(!sniff(format!(r#"{{"stream":{value}}}"#).as_bytes()).unwrap().stream, "{value}");
-        }
-    }
-
-    #[test]
-    fn a_model_is_a_string_or_absent() {
-        assert_eq!(model(r#"{"model":null}"#), Ok(None));
-        for value in ["1", "-1", "1.5", "true", "false", "[]", r#"["gpt-4o"]"#, r#"{"name":"gpt-4o"}"#] {
-            assert_eq!(
-                model(&format!(r#"{{"model":{value}}}"#)),
-                Err(SniffError::ModelNotAString),
-                "{value}"
-            );
-        }
-    }
-
-    #[test]
-    fn two_models_are_one_too_many() {
-        assert_eq!(model(r#"{"model":"a","model":"a"}"#).unwrap().unwrap(), "a");
-        for body in [
-            r#"{"model":"a","model":"b"}"#,
-            r#"{"model":"a","mod\u0065l":"b"}"#,
-            r#"{"model":"a","model":"b","model":"b"}"#,
-            r#"{"model":null,"model":"b"}"#,
-            r#"{"model":1,"model":"b"}"#,
-        ] {
-            assert_eq!(model(body), Err(SniffError::ModelAmbiguous), "{body}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_object_has_no_model() {
-        for body in ["[]", r#"[{"model":"a"}]"#, "\"text\"", "17", "-1.5", "true", "null"] {
-            assert_eq!(sniff(body.as_bytes()), Ok(Sniffed::default()), "{body}");
-        }
-    }
-
-    #[test]
-    fn the_whole_body_must_be_json() {
-        for (body, line, column) in [
-            (&b""[..], 1, 0),
-            (b"   ", 1, 3),
-            (b"model=gpt-4o", 1, 1),
-            (br#"{"model":"gpt-4o"} x"#, 1, 20),
-            (br#"{"model":"gpt-4o"}{"model":"b"}"#, 1, 19),
-            (b"{\"model\":\"gpt-4o\",\n\"a\":tru}", 2, 8),
-            (b"{\"model\":\"gpt-4o\",\n\"a\":\"\xff\"}", 2, 6),
-            (b"{\"model\":\"gpt-4o\"", 1, 17),
-        ] {
-            let expected = Err(SniffError::NotJson { line, column });
-            assert_eq!(sniff(body), expected, "{}", String::from_utf8_lossy(body));
-        }
-    }
-
-    #[test]
-    fn deep_nesting_is_no_trouble() {
-        let body = format!("{{\"a\":{}{},\"model\":\"m\"}}", "[".repeat(500_000), "]".repeat(500_000));
-        assert_eq!(model(&body).unwrap().unwrap(), "m");
-        let bomb = "[".repeat(1_000_000);
-        assert!(sniff(format!("{{\"model\":{bomb}").as_bytes()).is_err());
-        assert!(sniff(bomb.as_bytes()).is_err());
-    }
-
-    #[test]
-    fn errors_show_nothing_of_the_body() {
-        let error = sniff(b"{\"secret\": canary}").unwrap_err();
-        assert!(!format!("{error} {error:?}").contains("canary"));
-    }
-
-    fn json() -> impl Strategy<Value = Value> {
-        let leaf = prop_oneof![
-            Just(Value::Null),
-            any::<bool>().prop_map(Value::from),
-            any::<i64>().prop_map(Value::from),
-            any::<f64>().prop_map(Value::from),
-            ".{0,8}".prop_map(Value::from),
-        ];
-        leaf.prop_recursive(4, 32, 6, |inner| {
-            let name = prop_oneof![Just("model".to_owned()), Just("stream".to_owned()), ".{0,6}"];
-            prop_oneof![
-                proptest::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
-                proptest::collection::vec((name, inner), 0..6)
-                    .prop_map(|pairs| Value::Object(pairs.into_iter().collect())),
-            ]
-        })
-    }
-
-    proptest! {
-        #[test]
-        fn agrees_with_the_tree(value in json(), pretty in any::<bool>()) {
-            let text = if pretty { serde_json::to_string_pretty(&value) } else { serde_json::to_string(&value) };
-            let text = text.unwrap();
-            let sniffed = sniff(text.as_bytes());
-            match value.get("model") {
-                None | Some(Value::Null) => prop_assert_eq!(sniffed.unwrap().model, None),
-                Some(Value::String(name)) => {
-                    let sniffed = sniffed.unwrap();
-                    prop_assert_eq!(sniffed.model.as_deref(), Some(name.as_str()));
-                    prop_assert_eq!(sniffed.stream, value.get("stream") == Some(&Value::Bool(true)));
-                }
-                Some(_) => prop_assert_eq!(sniffed, Err(SniffError::ModelNotAString)),
-            }
-        }
-
-        #[test]
-        fn any_bytes_are_read_without_panic(body in proptest::collection::vec(any::<u8>(), 0..64)) {
-            let sniffed = sniff(&body);
-            prop_assert!(sniffed.is_err() || std::str::from_utf8(&body).is_ok());
-        }
-
-        #[test]
-        fn whatever_a_tree_can_be_read_from_can_be_sniffed(body in r#"[{}\[\]":,a0-9. eE\\un\-]{0,24}"#) {
-            if serde_json::from_str::<Value>(&body).is_ok() {
-                let refused = matches!(sniff(body.as_bytes()), Err(SniffError::NotJson { .. }));
-                prop_assert!(!refused);
-            }
-        }
-    }
-}
+mod tests;
