@@ -12,11 +12,11 @@ use http_body::{Body, Frame, SizeHint};
 use super::{alarm::Alarm, leases::Lease, transport::AnswerBody};
 use crate::{
     provider::{
-        self, Endpoint, Media, Tail, Told,
+        self, Endpoint, Meter, Told,
         stream::{Watch, judge_event},
     },
     telemetry::access::{Access, Ending},
-    types::Verdict,
+    types::{Cost, Verdict},
 };
 
 /// A body that goes through as it comes.
@@ -34,7 +34,9 @@ pub struct LeasedBody {
     /// Looks for an error in what passes.
     watch: Option<(Watch, Endpoint)>,
     /// Looks for what it has cost.
-    tail: Option<Box<Tail>>,
+    meter: Option<Meter>,
+    /// Whether that counts against a limit of tokens that is known.
+    is_counted: bool,
     ended: bool,
     /// The error that comes next.
     failing: Option<BodyError>,
@@ -95,7 +97,18 @@ impl LeasedBody {
             Rest::Broken => (None, Some(BodyError::Broken)),
         };
         let idle = Idle { limit: idle, alarm, since: None };
-        Self { start, inner, lease, idle, access, watch: None, tail: None, ended: false, failing }
+        Self {
+            start,
+            inner,
+            lease,
+            idle,
+            access,
+            watch: None,
+            meter: None,
+            is_counted: false,
+            ended: false,
+            failing,
+        }
     }
 
     /// The same, with an eye on errors in it: it is a stream of events.
@@ -104,9 +117,9 @@ impl LeasedBody {
         self
     }
 
-    /// The same, with an eye on what it costs: it is written as `media`.
-    pub(super) fn metered(mut self, media: Media) -> Self {
-        self.tail = Some(Box::new(Tail::new(media)));
+    /// The same, with an eye on what it costs, which may count against a limit of tokens.
+    pub(super) fn metered(mut self, meter: Meter, is_counted: bool) -> Self {
+        (self.meter, self.is_counted) = (Some(meter), is_counted);
         self
     }
 
@@ -116,11 +129,15 @@ impl LeasedBody {
         &self.access
     }
 
-    /// A piece goes to the client.
-    fn passes(&mut self, piece: &[u8]) {
+    /// A piece goes to the client, and nothing behind it if it is the last.
+    fn passes(&mut self, piece: &[u8], is_last: bool) {
         self.access.sent(piece.len());
-        if let Some(tail) = &mut self.tail {
-            tail.push(piece);
+        if is_last {
+            if let Some(meter) = self.meter.take() {
+                self.costs(meter.end(piece));
+            }
+        } else if let Some(meter) = &mut self.meter {
+            meter.push(piece);
         }
         if let Some((watch, endpoint)) = &mut self.watch
             && let Some(error) = watch.push(piece)
@@ -141,6 +158,13 @@ impl LeasedBody {
         self.access.failed_inside(&verdict);
     }
 
+    fn costs(&mut self, cost: Cost) {
+        if let Some(lease) = self.lease.as_ref().filter(|_| self.is_counted) {
+            lease.used(cost.usage());
+        }
+        self.access.cost(cost);
+    }
+
     fn end(&mut self, verdict: &Verdict, ending: Ending) {
         if let Some((watch, endpoint)) = self.watch.take()
             && let Some(error) = watch.end()
@@ -149,10 +173,8 @@ impl LeasedBody {
         }
         self.inner = None;
         self.ended = true;
-        if let Some((tail, lease)) = self.tail.take().zip(self.lease.as_ref()) {
-            let cost = tail.cost(lease.demand());
-            lease.used(cost.usage());
-            self.access.cost(cost);
+        if let Some(meter) = self.meter.take() {
+            self.costs(if ending == Ending::Complete { meter.end(b"") } else { meter.cut() });
         }
         if let Some(lease) = self.lease.take() {
             lease.judged(verdict, &Told::default());
@@ -183,6 +205,13 @@ impl Drop for LeasedBody {
         if !self.ended && self.is_end_stream() {
             self.end(&Verdict::SUCCESS, Ending::Complete);
         }
+        // The client left, or never came for it.
+        if let Some(mut meter) = self.meter.take() {
+            if let Some(start) = self.start.take() {
+                meter.push(&start);
+            }
+            self.access.cost(meter.cut());
+        }
     }
 }
 
@@ -196,7 +225,8 @@ impl Body for LeasedBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
         if let Some(start) = this.start.take() {
-            this.passes(&start);
+            let is_last = this.failing.is_none() && this.inner.as_ref().is_none_or(Body::is_end_stream);
+            this.passes(&start, is_last);
             return Poll::Ready(Some(Ok(Frame::data(start))));
         }
         if let Some(error) = this.failing.take() {
@@ -218,7 +248,7 @@ impl Body for LeasedBody {
                 let ended = inner.is_end_stream();
                 this.idle.since = None;
                 if let Some(piece) = frame.data_ref() {
-                    this.passes(piece);
+                    this.passes(piece, ended);
                 }
                 if ended {
                     this.end(&Verdict::SUCCESS, Ending::Complete);

@@ -15,7 +15,7 @@ use super::{
     target::Target,
 };
 use crate::{
-    provider::{self, Endpoint, SniffError, UnclearModel, demand, model_in_form, sniff},
+    provider::{self, Endpoint, SniffError, Spending, UnclearModel, demand, model_in_form, sniff},
     types::{ClientId, Demand},
 };
 
@@ -40,6 +40,7 @@ pub struct Inbound {
     pub(super) stream: bool,
     pub(super) demand: Demand,
     pub(super) endpoint: Endpoint,
+    pub(super) spending: Spending,
     pub(super) may_repeat: bool,
     pub(super) client: ClientId,
     /// Given back when the answer is delivered, and with it the body.
@@ -115,6 +116,7 @@ impl Inbound {
     {
         let (body, held) = collect(body, limit, memory, alarm).await?;
         let endpoint = provider::classify(&parts.method, target.path());
+        let spending = provider::spending(endpoint, target.path());
         let may_repeat = endpoint.may_repeat_after_write(parts.headers.contains_key("idempotency-key"));
         let Understood { model, stream, demand } = understand(&parts.headers, &body, limit)?;
         let mut headers = parts.headers;
@@ -128,6 +130,7 @@ impl Inbound {
             stream,
             demand,
             endpoint,
+            spending,
             may_repeat,
             client: ClientId::default(),
             _held: held,

@@ -26,12 +26,12 @@ use std::time::SystemTime;
 use http::{HeaderMap, StatusCode};
 
 pub use demand::demand;
-pub use endpoint::{Endpoint, classify};
+pub use endpoint::{Endpoint, Spending, classify, spending, takes_stream_options};
 pub use form::{UnclearModel, model_in_form};
 pub use media::Media;
 pub use sniff::{Place, SniffError, Sniffed, sniff};
 pub use told::{Told, told};
-pub use usage::Tail;
+pub use usage::Meter;
 
 use crate::types::{Class, Scope, Verdict};
 

@@ -5,7 +5,7 @@
 //! nothing back. [`judge_event`] says what an error means, by the words of refusals.
 
 mod event;
-mod lines;
+pub(super) mod lines;
 mod opening;
 mod watch;
 
