@@ -13,13 +13,13 @@ use super::{alarm::Alarm, leases::Lease, transport::AnswerBody};
 use crate::{
     provider::{
         self, Endpoint, Meter, Told,
-        stream::{Watch, judge_event},
+        stream::{Extra, Watch, judge_event},
     },
     telemetry::access::{Access, Ending},
     types::{Cost, Verdict},
 };
 
-/// A body that goes through as it comes.
+/// A body that goes through as it comes, but for the chunk that only we have asked for.
 ///
 /// Its lease is settled at its end. Dropped before that, because the client left, it drops the upstream's body with it,
 /// which closes that connection: there is no task between the two. An error on the way is passed on, so that the
@@ -37,6 +37,8 @@ pub struct LeasedBody {
     meter: Option<Meter>,
     /// Whether that counts against a limit of tokens that is known.
     is_counted: bool,
+    /// Takes out what the client has not asked for.
+    extra: Option<Box<Extra>>,
     ended: bool,
     /// The error that comes next.
     failing: Option<BodyError>,
@@ -106,6 +108,7 @@ impl LeasedBody {
             watch: None,
             meter: None,
             is_counted: false,
+            extra: None,
             ended: false,
             failing,
         }
@@ -123,29 +126,50 @@ impl LeasedBody {
         self
     }
 
+    /// The same, without the chunk that tells the usage: it is a stream whose client hasn't asked for that.
+    pub(super) fn without_extra(mut self) -> Self {
+        self.extra = Some(Box::default());
+        self
+    }
+
     /// What is remembered about the request so far.
     #[must_use]
     pub fn access(&self) -> &Access {
         &self.access
     }
 
-    /// A piece goes to the client, and nothing behind it if it is the last.
-    fn passes(&mut self, piece: &[u8], is_last: bool) {
-        self.access.sent(piece.len());
+    /// A piece has come, and nothing comes behind it if it is the last. Returns what of it goes to the client now.
+    fn passes(&mut self, piece: Bytes, is_last: bool) -> Bytes {
         if is_last {
             if let Some(meter) = self.meter.take() {
-                self.costs(meter.end(piece));
+                self.costs(meter.end(&piece));
             }
         } else if let Some(meter) = &mut self.meter {
-            meter.push(piece);
+            meter.push(&piece);
         }
         if let Some((watch, endpoint)) = &mut self.watch
-            && let Some(error) = watch.push(piece)
+            && let Some(error) = watch.push(&piece)
         {
             let endpoint = *endpoint;
             self.watch = None;
             self.failed_inside(&error, endpoint);
         }
+        let piece = match &mut self.extra {
+            Some(extra) => {
+                let passed = extra.push(piece);
+                if is_last && !extra.is_empty() { [passed, extra.end()].concat().into() } else { passed }
+            }
+            None => piece,
+        };
+        self.access.sent(piece.len());
+        piece
+    }
+
+    /// What was held back, now that nothing more comes.
+    fn held(&mut self) -> Option<Bytes> {
+        let held = self.extra.as_mut()?.end();
+        self.access.sent(held.len());
+        Some(held).filter(|held| !held.is_empty())
     }
 
     /// The stream tells of an error. The client hears of it by the same words; the pool learns of it now, for clients
@@ -188,6 +212,10 @@ impl LeasedBody {
         error: BodyError,
         context: &Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(held) = self.held() {
+            self.failing = Some(error);
+            return Poll::Ready(Some(Ok(Frame::data(held))));
+        }
         let (fault, ending) = match error {
             BodyError::Broken => (provider::Fault::BrokenBody, Ending::Broken),
             BodyError::Silent => (provider::Fault::SilentBody, Ending::Silent),
@@ -226,52 +254,60 @@ impl Body for LeasedBody {
         let this = &mut *self;
         if let Some(start) = this.start.take() {
             let is_last = this.failing.is_none() && this.inner.as_ref().is_none_or(Body::is_end_stream);
-            this.passes(&start, is_last);
-            return Poll::Ready(Some(Ok(Frame::data(start))));
+            let start = this.passes(start, is_last);
+            if !start.is_empty() {
+                return Poll::Ready(Some(Ok(Frame::data(start))));
+            }
         }
         if let Some(error) = this.failing.take() {
             return if this.ended { Poll::Ready(Some(Err(error))) } else { this.fail(error, context) };
         }
-        let Some(inner) = &mut this.inner else {
-            if !this.ended {
-                this.end(&Verdict::SUCCESS, Ending::Complete);
-            }
-            return Poll::Ready(None);
-        };
-        match Pin::new(&mut *inner).poll_frame(context) {
-            // They end here: no header announces them to the client, and nobody has looked for a key in them.
-            Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => {
-                this.end(&Verdict::SUCCESS, Ending::Complete);
-                Poll::Ready(None)
-            }
-            Poll::Ready(Some(Ok(frame))) => {
-                let ended = inner.is_end_stream();
-                this.idle.since = None;
-                if let Some(piece) = frame.data_ref() {
-                    this.passes(piece, ended);
-                }
-                if ended {
+        loop {
+            let Some(inner) = &mut this.inner else {
+                if !this.ended {
                     this.end(&Verdict::SUCCESS, Ending::Complete);
                 }
-                Poll::Ready(Some(Ok(frame)))
-            }
-            Poll::Ready(None) => {
+                return Poll::Ready(None);
+            };
+            let piece = match Pin::new(&mut *inner).poll_frame(context) {
+                // Trailers end here: no header announces them to the client, and nobody has looked for a key in them.
+                Poll::Ready(Some(Ok(frame))) => frame.into_data().ok(),
+                Poll::Ready(None) => None,
+                Poll::Ready(Some(Err(_))) => return this.fail(BodyError::Broken, context),
+                Poll::Pending => {
+                    ready!(this.idle.poll_silent(context));
+                    return this.fail(BodyError::Silent, context);
+                }
+            };
+            let Some(piece) = piece else {
                 this.end(&Verdict::SUCCESS, Ending::Complete);
-                Poll::Ready(None)
+                return Poll::Ready(this.held().map(|held| Ok(Frame::data(held))));
+            };
+            let ended = inner.is_end_stream();
+            this.idle.since = None;
+            let piece = this.passes(piece, ended);
+            if ended {
+                this.end(&Verdict::SUCCESS, Ending::Complete);
             }
-            Poll::Ready(Some(Err(_))) => this.fail(BodyError::Broken, context),
-            Poll::Pending => {
-                ready!(this.idle.poll_silent(context));
-                this.fail(BodyError::Silent, context)
+            // What is held back is nothing, and nothing is no frame.
+            if !piece.is_empty() || this.extra.is_none() {
+                return Poll::Ready(Some(Ok(Frame::data(piece))));
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.failing.is_none() && self.start.is_none() && self.inner.as_ref().is_none_or(Body::is_end_stream)
+        let is_held = self.extra.as_ref().is_some_and(|extra| !extra.is_empty());
+        self.failing.is_none()
+            && self.start.is_none()
+            && !is_held
+            && self.inner.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
+        if self.extra.is_some() {
+            return SizeHint::new();
+        }
         let start = self.start.as_ref().map_or(0, |start| start.len() as u64);
         let inner = self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint);
         let mut hint = SizeHint::new();

@@ -35,7 +35,7 @@ impl Forwarder {
         mut access: Access,
         alarm: Alarm,
     ) -> Response<LeasedBody> {
-        let Passed { mut parts, start, rest, watched, meter, told, .. } = answer;
+        let Passed { mut parts, start, rest, watched, meter, has_extra, told, .. } = answer;
         let is_counted = told.left.tokens.is_some() || lease.as_ref().is_some_and(Lease::counts_tokens);
         access.head(parts.status.as_u16());
         strip_answer(parts.status, &mut parts.headers, key.secret());
@@ -46,6 +46,11 @@ impl Forwarder {
         }
         if let Some(meter) = meter.filter(|meter| is_counted || meter.is_spent()) {
             body = body.metered(meter, is_counted);
+        }
+        if has_extra {
+            // It may get shorter.
+            parts.headers.remove(CONTENT_LENGTH);
+            body = body.without_extra();
         }
         respond(parts.status, parts.headers, body)
     }

@@ -10,12 +10,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
     alarm::Alarm,
+    asking,
     coding::{UnknownCoding, decoded},
     headers::strip_request,
     target::Target,
 };
 use crate::{
-    provider::{self, Endpoint, SniffError, Spending, UnclearModel, demand, model_in_form, sniff},
+    provider::{
+        self, Endpoint, SniffError, Spending, UnclearModel, demand, model_in_form, sniff, with_usage_asked,
+    },
     types::{ClientId, Demand},
 };
 
@@ -42,6 +45,8 @@ pub struct Inbound {
     pub(super) endpoint: Endpoint,
     pub(super) spending: Spending,
     pub(super) may_repeat: bool,
+    /// Whether it asks for the usage of its stream, and the client doesn't.
+    pub(super) asks_for_usage: bool,
     pub(super) client: ClientId,
     /// Given back when the answer is delivered, and with it the body.
     _held: Option<OwnedSemaphorePermit>,
@@ -99,7 +104,8 @@ impl ReplayMemory {
 }
 
 impl Inbound {
-    /// Reads the body, at most `limit` bytes of it, and what it says about the model.
+    /// Reads the body, at most `limit` bytes of it, and what it says about the model. If it `may_ask`, the usage of a
+    /// stream is asked for in it.
     ///
     /// # Errors
     /// [`InboundError`], before anything was sent to an upstream.
@@ -109,6 +115,7 @@ impl Inbound {
         target: Target,
         limit: usize,
         memory: &ReplayMemory,
+        may_ask: bool,
         alarm: &mut Alarm,
     ) -> Result<Self, InboundError>
     where
@@ -118,9 +125,12 @@ impl Inbound {
         let endpoint = provider::classify(&parts.method, target.path());
         let spending = provider::spending(endpoint, target.path());
         let may_repeat = endpoint.may_repeat_after_write(parts.headers.contains_key("idempotency-key"));
-        let Understood { model, stream, demand } = understand(&parts.headers, &body, limit)?;
+        let may_ask = may_ask && asking::may_ask(endpoint, target.path(), &parts.headers);
+        let Understood { model, stream, demand, asking } = understand(&parts.headers, &body, limit, may_ask)?;
         let mut headers = parts.headers;
         strip_request(&mut headers);
+        let asks_for_usage = asking.is_some();
+        let body = asking.map_or(body, |asking| asking::ask(asking, &mut headers));
         Ok(Self {
             method: parts.method,
             target,
@@ -132,6 +142,7 @@ impl Inbound {
             endpoint,
             spending,
             may_repeat,
+            asks_for_usage,
             client: ClientId::default(),
             _held: held,
         })
@@ -245,9 +256,16 @@ struct Understood {
     /// Whether a stream is asked for.
     stream: bool,
     demand: Demand,
+    /// The body with the question for its usage.
+    asking: Option<Vec<u8>>,
 }
 
-fn understand(headers: &HeaderMap, body: &Bytes, limit: usize) -> Result<Understood, InboundError> {
+fn understand(
+    headers: &HeaderMap,
+    body: &Bytes,
+    limit: usize,
+    may_ask: bool,
+) -> Result<Understood, InboundError> {
     if body.is_empty() {
         return Ok(Understood::default());
     }
@@ -280,6 +298,7 @@ fn understand(headers: &HeaderMap, body: &Bytes, limit: usize) -> Result<Underst
         return Err(InboundError::ModelTooLong);
     }
     Ok(Understood {
+        asking: if may_ask { with_usage_asked(body, &sniffed) } else { None },
         model: sniffed.model.map(Cow::into_owned).map(String::into_boxed_str),
         stream: sniffed.stream,
         demand: demand(body, sniffed.output),

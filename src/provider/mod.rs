@@ -4,6 +4,7 @@
 //! pure: an answer and a moment in, a verdict out.
 
 mod account;
+mod ask;
 mod complaint;
 mod demand;
 mod endpoint;
@@ -25,6 +26,7 @@ use std::time::SystemTime;
 
 use http::{HeaderMap, StatusCode};
 
+pub use ask::with_usage_asked;
 pub use demand::demand;
 pub use endpoint::{Endpoint, Spending, classify, spending, takes_stream_options};
 pub use form::{UnclearModel, model_in_form};

@@ -76,7 +76,9 @@ pub fn sniff(body: &[u8]) -> Result<Sniffed<'_>, SniffError> {
     let model = match object.model {
         None | Some(Leaf::Null) => None,
         Some(Leaf::Text(name)) => Some(name),
-        Some(Leaf::True | Leaf::Count(_) | Leaf::Other) => return Err(SniffError::ModelNotAString),
+        Some(Leaf::True | Leaf::False | Leaf::Count(_) | Leaf::Other) => {
+            return Err(SniffError::ModelNotAString);
+        }
     };
     let output = object.output.map(|output| output.saturating_mul(object.answers.unwrap_or(1).max(1)));
     let model_at = match object.models.place(text) {
@@ -108,7 +110,7 @@ struct Object<'a> {
 
 /// Where a name stands before a value.
 #[derive(Clone, Copy, Default)]
-enum Named<'a> {
+pub(super) enum Named<'a> {
     #[default]
     Nowhere,
     /// This part of the body.
@@ -118,7 +120,7 @@ enum Named<'a> {
 
 impl<'a> Named<'a> {
     /// A further one, as it stands in the body; `None`: it doesn't stand there like that.
-    fn again(&mut self, name: Option<&'a str>) {
+    pub(super) fn again(&mut self, name: Option<&'a str>) {
         *self = match (*self, name) {
             (Self::Nowhere, Some(name)) => Self::Once(name),
             _ => Self::Unclear,
@@ -126,7 +128,7 @@ impl<'a> Named<'a> {
     }
 
     /// The place of its value.
-    fn place(self, body: &str) -> Place {
+    pub(super) fn place(self, body: &str) -> Place {
         let Self::Once(name) = self else {
             return if matches!(self, Self::Nowhere) { Place::Absent } else { Place::Unclear };
         };
@@ -139,9 +141,10 @@ impl<'a> Named<'a> {
 
 /// A JSON value as far as it could be the one or the other.
 #[derive(PartialEq)]
-enum Leaf<'a> {
+pub(super) enum Leaf<'a> {
     Null,
     True,
+    False,
     Text(Cow<'a, str>),
     Count(u64),
     Other,
@@ -180,7 +183,7 @@ impl<'de> Visitor<'de> for ObjectVisitor {
                 Name::Model(name) => {
                     object.models.again(name);
                     let model = match map.next_value()? {
-                        Leaf::Count(_) => Leaf::Other,
+                        Leaf::Count(_) | Leaf::False => Leaf::Other,
                         model => model,
                     };
                     object.ambiguous |= object.model.as_ref().is_some_and(|earlier| *earlier != model);
@@ -273,7 +276,7 @@ impl<'de> Visitor<'de> for LeafVisitor {
     }
 
     fn visit_bool<E: Error>(self, value: bool) -> Result<Leaf<'de>, E> {
-        Ok(if value { Leaf::True } else { Leaf::Other })
+        Ok(if value { Leaf::True } else { Leaf::False })
     }
 
     fn visit_i64<E: Error>(self, _: i64) -> Result<Leaf<'de>, E> {

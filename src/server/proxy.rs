@@ -232,7 +232,8 @@ async fn understand(
     let version = version_of(target.path()).ok_or_else(Refusal::no_such_route)?;
     let target = target.below(version);
     proxy.clients.count(proxy.clock.mono(), Some(client))?;
-    let inbound = Inbound::read(parts, body, target, proxy.settings.body_limit, &proxy.memory, alarm);
+    let (limit, may_ask) = (proxy.settings.body_limit, proxy.forwarder.may_ask_for_usage());
+    let inbound = Inbound::read(parts, body, target, limit, &proxy.memory, may_ask, alarm);
     Ok(inbound.await?.from_client(who))
 }
 
