@@ -81,8 +81,15 @@ pub fn sniff(body: &[u8]) -> Result<Sniffed<'_>, SniffError> {
         }
     };
     let output = object.output.map(|output| output.saturating_mul(object.answers.unwrap_or(1).max(1)));
-    let model_at = match object.models.place(text) {
-        Place::At(at) if model.is_some() => Some(at),
+    let model_at = match (&model, object.models) {
+        // Without escapes it stands there as it is.
+        (Some(Cow::Borrowed(name)), Named::Once(_)) => {
+            offset(text, name).map(|start| start - 1..start + name.len() + 1)
+        }
+        (Some(Cow::Owned(_)), models) => match models.place(text) {
+            Place::At(at) => Some(at),
+            Place::Absent | Place::Unclear => None,
+        },
         _ => None,
     };
     let stream_options = object.stream_options.place(text);
@@ -132,11 +139,15 @@ impl<'a> Named<'a> {
         let Self::Once(name) = self else {
             return if matches!(self, Self::Nowhere) { Place::Absent } else { Place::Unclear };
         };
-        // It is a part of the body, so that how far it is from the beginning says where it is.
-        let start = name.as_ptr().addr().checked_sub(body.as_ptr().addr());
-        let value = start.and_then(|start| scan::value_of(body.as_bytes(), start..start + name.len()));
+        let value =
+            offset(body, name).and_then(|start| scan::value_of(body.as_bytes(), start..start + name.len()));
         value.map_or(Place::Unclear, Place::At)
     }
+}
+
+/// Where `part` of `body` begins.
+fn offset(body: &str, part: &str) -> Option<usize> {
+    part.as_ptr().addr().checked_sub(body.as_ptr().addr())
 }
 
 /// A JSON value as far as it could be the one or the other.

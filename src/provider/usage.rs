@@ -18,6 +18,7 @@
 
 mod counts;
 mod events;
+mod fields;
 mod json;
 
 use std::sync::LazyLock;

@@ -1,15 +1,12 @@
 //! The counts of one usage.
 
-use std::fmt;
-
 use memchr::memmem;
-use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::USAGE;
-use crate::{
-    provider::scan::{self, Depth},
-    types::Usage,
+use super::{
+    USAGE,
+    fields::{self, Fields},
 };
+use crate::{provider::scan, types::Usage};
 
 /// So many places that look like a usage are looked at, so that no body makes us read its end over and over.
 pub(super) const MOST: usize = 16;
@@ -45,10 +42,8 @@ impl Counts {
 
     /// The counts of the object that begins at `at`, and where that ends. `None`: it counts no tokens.
     pub(super) fn at(text: &[u8], at: usize) -> Option<(Self, usize)> {
-        let rest = text.get(at..).filter(|rest| rest.first() == Some(&b'{'))?;
-        let mut objects = serde_json::Deserializer::from_slice(rest).into_iter::<Fields>();
-        let fields = objects.next()?.ok()?;
-        Some((fields.counts()?, at + objects.byte_offset()))
+        let (fields, end) = Fields::read(text, at)?;
+        Some((fields.counts()?, end))
     }
 
     /// The last usage in `text`, behind which it is closed, by one of these names.
@@ -80,15 +75,26 @@ pub(super) fn value_of(text: &[u8], at: usize) -> Option<usize> {
 /// Whether behind a usage nothing but one or two objects (and Gemini's array) is closed. So a usage that the model has
 /// written, deep inside an answer, is not taken for the answer's; nor is anything in a body that was cut off.
 fn closes(behind: &[u8]) -> bool {
-    let mut depth = Depth::default();
-    let (mut objects, mut array, mut ended) = (0, false, false);
-    for byte in behind.trim_ascii_end() {
-        depth.step(*byte);
-        ended = depth.level < -objects - i32::from(array);
+    let (mut level, mut objects, mut array, mut ended, mut at) = (0_u32, 0, false, false, 0);
+    while let Some(byte) = behind.get(at) {
+        at += 1;
+        if byte.is_ascii_whitespace() {
+            continue;
+        }
+        if array {
+            return false;
+        }
+        ended = false;
         match byte {
-            b'}' if ended && !array && objects < 2 => objects += 1,
-            b']' if ended && !array && objects > 0 => array = true,
-            _ if ended || array && !byte.is_ascii_whitespace() => return false,
+            b'"' => match fields::string(behind, at - 1) {
+                Some(end) => at = end,
+                None => return false,
+            },
+            b'{' | b'[' => level += 1,
+            b'}' | b']' if level > 0 => level -= 1,
+            b'}' if objects < 2 => (objects, ended) = (objects + 1, true),
+            b']' if objects > 0 => (array, ended) = (true, true),
+            b'}' | b']' => return false,
             _ => {}
         }
     }
@@ -116,223 +122,4 @@ pub(super) fn is_final(line: &[u8]) -> bool {
     } else {
         !has("\"choices\"") || is_told("\"finish_reason\"") || is_empty()
     }
-}
-
-/// What a usage says, by all the names that it has.
-#[derive(Debug, Clone, Copy, Default)]
-struct Fields {
-    prompt: Option<u64>,
-    completion: Option<u64>,
-    input: Option<u64>,
-    output: Option<u64>,
-    total: Option<u64>,
-    cached: Option<u64>,
-    cache_hit: Option<u64>,
-    cache_read: Option<u64>,
-    cache_creation: Option<u64>,
-    gemini: Gemini,
-    details: Option<u64>,
-    tokens: Pair,
-    billed: Pair,
-}
-
-#[derive(Debug, Clone, Copy, Default)]
-struct Gemini {
-    prompt: Option<u64>,
-    tools: Option<u64>,
-    candidates: Option<u64>,
-    thoughts: Option<u64>,
-    cached: Option<u64>,
-}
-
-#[derive(Debug, Clone, Copy, Default)]
-struct Pair {
-    input: Option<u64>,
-    output: Option<u64>,
-}
-
-fn sum(one: Option<u64>, other: Option<u64>) -> Option<u64> {
-    match (one, other) {
-        (None, None) => None,
-        _ => Some(one.unwrap_or_default().saturating_add(other.unwrap_or_default())),
-    }
-}
-
-impl Fields {
-    fn counts(self) -> Option<Counts> {
-        // Only Anthropic leaves the cached tokens out of its input.
-        let apart = sum(self.cache_read, self.cache_creation).unwrap_or_default();
-        let Self { gemini, tokens, billed, .. } = self;
-        let counts = Counts {
-            input: self
-                .prompt
-                .or_else(|| self.input.map(|input| input.saturating_add(apart)))
-                .or_else(|| sum(gemini.prompt, gemini.tools))
-                .or(tokens.input)
-                .or(billed.input),
-            output: self
-                .completion
-                .or(self.output)
-                .or_else(|| sum(gemini.candidates, gemini.thoughts))
-                .or(tokens.output)
-                .or(billed.output),
-            cached: self.details.or(gemini.cached).or(self.cached).or(self.cache_hit).or(self.cache_read),
-        };
-        match (counts.input, counts.output) {
-            // Embeddings of some give nothing else.
-            (None, None) => self.total.map(|total| Counts { input: Some(total), ..counts }),
-            _ => Some(counts),
-        }
-    }
-
-    const fn pair(self) -> Pair {
-        Pair { input: self.input, output: self.output }
-    }
-}
-
-impl<'de> Deserialize<'de> for Fields {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(FieldsVisitor)
-    }
-}
-
-/// A number of tokens; anything else is none.
-struct Count(Option<u64>);
-
-impl<'de> Deserialize<'de> for Count {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(CountVisitor)
-    }
-}
-
-macro_rules! ignore {
-    ($none:expr; $($method:ident: $type:ty),*) => {
-        $(fn $method<E: Error>(self, _: $type) -> Result<Self::Value, E> { Ok($none) })*
-
-        fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
-            Ok($none)
-        }
-
-        fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
-            IgnoredAny.visit_seq(seq).map(|IgnoredAny| $none)
-        }
-    };
-}
-
-struct CountVisitor;
-
-impl<'de> Visitor<'de> for CountVisitor {
-    type Value = Count;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a count")
-    }
-
-    fn visit_u64<E: Error>(self, count: u64) -> Result<Count, E> {
-        Ok(Count(Some(count)))
-    }
-
-    // Some write 12.0.
-    fn visit_f64<E: Error>(self, count: f64) -> Result<Count, E> {
-        Ok(Count(Some(count).filter(|count| *count >= 0.0).map(|count| count as u64)))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Count, A::Error> {
-        IgnoredAny.visit_map(map).map(|IgnoredAny| Count(None))
-    }
-
-    ignore!(Count(None); visit_bool: bool, visit_i64: i64, visit_str: &str);
-}
-
-struct FieldsVisitor;
-
-impl<'de> Visitor<'de> for FieldsVisitor {
-    type Value = Fields;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a usage")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
-        let mut fields = Fields::default();
-        while let Some(name) = map.next_key::<Name>()? {
-            let field = match name {
-                Name::Prompt => &mut fields.prompt,
-                Name::Completion => &mut fields.completion,
-                Name::Input => &mut fields.input,
-                Name::Output => &mut fields.output,
-                Name::Total => &mut fields.total,
-                Name::Cached => &mut fields.cached,
-                Name::CacheHit => &mut fields.cache_hit,
-                Name::CacheRead => &mut fields.cache_read,
-                Name::CacheCreation => &mut fields.cache_creation,
-                Name::GeminiPrompt => &mut fields.gemini.prompt,
-                Name::GeminiTools => &mut fields.gemini.tools,
-                Name::GeminiCandidates => &mut fields.gemini.candidates,
-                Name::GeminiThoughts => &mut fields.gemini.thoughts,
-                Name::GeminiCached => &mut fields.gemini.cached,
-                Name::Details => {
-                    fields.details = map.next_value::<Fields>()?.cached;
-                    continue;
-                }
-                Name::Tokens => {
-                    fields.tokens = map.next_value::<Fields>()?.pair();
-                    continue;
-                }
-                Name::Billed => {
-                    fields.billed = map.next_value::<Fields>()?.pair();
-                    continue;
-                }
-                Name::Other => {
-                    map.next_value::<IgnoredAny>()?;
-                    continue;
-                }
-            };
-            *field = map.next_value::<Count>()?.0;
-        }
-        Ok(fields)
-    }
-
-    ignore!(Fields::default(); visit_bool: bool, visit_i64: i64, visit_u64: u64, visit_f64: f64, visit_str: &str);
-}
-
-#[derive(serde::Deserialize)]
-#[serde(field_identifier)]
-enum Name {
-    #[serde(rename = "prompt_tokens")]
-    Prompt,
-    #[serde(rename = "completion_tokens")]
-    Completion,
-    #[serde(rename = "input_tokens")]
-    Input,
-    #[serde(rename = "output_tokens")]
-    Output,
-    #[serde(rename = "total_tokens")]
-    Total,
-    #[serde(rename = "cached_tokens")]
-    Cached,
-    #[serde(rename = "prompt_cache_hit_tokens")]
-    CacheHit,
-    #[serde(rename = "cache_read_input_tokens")]
-    CacheRead,
-    #[serde(rename = "cache_creation_input_tokens")]
-    CacheCreation,
-    #[serde(rename = "promptTokenCount")]
-    GeminiPrompt,
-    #[serde(rename = "toolUsePromptTokenCount")]
-    GeminiTools,
-    #[serde(rename = "candidatesTokenCount")]
-    GeminiCandidates,
-    #[serde(rename = "thoughtsTokenCount")]
-    GeminiThoughts,
-    #[serde(rename = "cachedContentTokenCount")]
-    GeminiCached,
-    #[serde(rename = "prompt_tokens_details", alias = "input_tokens_details")]
-    Details,
-    #[serde(rename = "tokens")]
-    Tokens,
-    #[serde(rename = "billed_units")]
-    Billed,
-    #[serde(other)]
-    Other,
 }

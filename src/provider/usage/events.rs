@@ -13,9 +13,6 @@ use crate::provider::stream::lines::Lines;
 /// Anthropic's first event, which counts the input and is no end.
 static MESSAGE_START: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"message_start\""));
 
-/// How far from its beginning an event says what it is.
-const KIND: usize = 128;
-
 /// The latest line of a stream that has a usage. A piece without one is searched for the word, its lines are counted, and
 /// no more.
 #[derive(Debug)]
@@ -76,7 +73,7 @@ fn look(line: &[u8], begun: &mut Option<Counts>, latest: &mut Vec<u8>) {
     // Many say null until the last.
     let Some(value) = value.filter(|at| line.get(*at) == Some(&b'{')) else { return };
     let is_first = begun.is_none() && latest.is_empty();
-    if is_first && MESSAGE_START.find(&line[..line.len().min(KIND)]).is_some() {
+    if is_first && MESSAGE_START.find(line).is_some() {
         *begun = Counts::at(line, value).map(|(counts, _)| counts);
         return;
     }
