@@ -76,7 +76,7 @@ pub enum Spending {
     Both,
 }
 
-/// What a request costs that does this, by its path below the base URL.
+/// What a request costs that does this, by its path below the base URL, without a query.
 #[must_use]
 pub fn spending(endpoint: Endpoint, path: &str) -> Spending {
     if endpoint != Endpoint::Inference {
@@ -106,7 +106,6 @@ pub fn takes_stream_options(path: &str) -> bool {
 
 /// The last two segments of a path; empty where it has fewer.
 fn last_segments(path: &str) -> [&str; 2] {
-    let path = path.split(['?', '#']).next().unwrap_or_default();
     let mut segments = path.rsplit('/').filter(|segment| !segment.is_empty());
     let last = segments.next().unwrap_or_default();
     [segments.next().unwrap_or_default(), last]
@@ -175,11 +174,11 @@ mod tests {
             ("/v1/chat/completions", Spending::Both),
             ("/v1/completions/", Spending::Both),
             ("/fim/completions", Spending::Both),
-            ("/openai/deployments/gpt-4o/chat/completions?api-version=1", Spending::Both),
+            ("/openai/deployments/gpt-4o/chat/completions", Spending::Both),
             ("/responses", Spending::Both),
             ("/v1/messages", Spending::Both),
             ("/audio/transcriptions", Spending::Both),
-            ("/v1beta/models/gemini-2.5-pro:streamGenerateContent?alt=sse", Spending::Both),
+            ("/v1beta/models/gemini-2.5-pro:streamGenerateContent", Spending::Both),
             ("/embeddings", Spending::Input),
             ("/images/generations", Spending::Input),
             ("/models/m:embedContent", Spending::Input),

@@ -54,8 +54,7 @@ impl Counts {
         };
         // Nearly always it is there, and looking forward is quick.
         let near = text.len().saturating_sub(NEAR);
-        let newest = USAGE.find_iter(&text[near..]).last();
-        let newest = newest.and_then(|at| value_of(text, near + at)).and_then(whole);
+        let newest = USAGE.find(&text[near..]).and_then(|at| value_of(text, near + at)).and_then(whole);
         newest.or_else(|| {
             keys.iter().find_map(|key| scan::values_from_the_end(text, key).take(MOST).find_map(whole))
         })
