@@ -50,14 +50,16 @@ impl Counts {
     pub(super) fn last(text: &[u8], keys: &[&[u8]]) -> Option<Self> {
         let whole = |at: usize| {
             let (counts, end) = Self::at(text, at)?;
-            closes(text.get(end..)?).then_some(counts)
+            closes(text.get(end..)?).then_some((counts, end))
         };
-        // Nearly always it is there, and looking forward is quick.
+        // Nearly always there is one, and looking forward is quick.
         let near = text.len().saturating_sub(NEAR);
         let newest = USAGE.find(&text[near..]).and_then(|at| value_of(text, near + at)).and_then(whole);
-        newest.or_else(|| {
+        let newest = newest.filter(|(_, end)| USAGE.find(&text[*end..]).is_none());
+        let newest = newest.or_else(|| {
             keys.iter().find_map(|key| scan::values_from_the_end(text, key).take(MOST).find_map(whole))
-        })
+        });
+        newest.map(|(counts, _)| counts)
     }
 }
 
