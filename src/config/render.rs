@@ -60,6 +60,7 @@ pub(super) fn render(config: &Config) -> String {
     text.millis("retry_initial_backoff_ms", policy.backoff.initial());
     text.millis("retry_max_backoff_ms", policy.backoff.max());
     text.millis("hedge_after_ms", policy.hedge_after.unwrap_or_default());
+    text.plain("ask_for_usage", policy.ask_for_usage);
     text.millis("max_wait_ms", policy.max_wait);
     text.plain("max_waiting", pool.max_waiting);
 

@@ -41,6 +41,7 @@ pub(super) fn upstream(mut section: Section<'_, '_>, env: &Env) -> Upstream {
         max_wait: section.millis("max_wait_ms", 0).unwrap_or(policy.max_wait),
         backoff: backoff(&mut section, policy.backoff),
         hedge_after: section.millis("hedge_after_ms", 0).filter(|after| !after.is_zero()),
+        ask_for_usage: section.flag("ask_for_usage").unwrap_or(policy.ask_for_usage),
     };
     let transport = transport::Settings {
         connect_timeout: section.millis("connect_timeout_ms", 1).unwrap_or(transport.connect_timeout),

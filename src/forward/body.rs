@@ -12,14 +12,14 @@ use http_body::{Body, Frame, SizeHint};
 use super::{alarm::Alarm, leases::Lease, transport::AnswerBody};
 use crate::{
     provider::{
-        self, Endpoint, Media, Tail, Told,
-        stream::{Watch, judge_event},
+        self, Endpoint, Meter, Told,
+        stream::{Extra, Watch, judge_event},
     },
     telemetry::access::{Access, Ending},
-    types::Verdict,
+    types::{Cost, Verdict},
 };
 
-/// A body that goes through as it comes.
+/// A body that goes through as it comes, but for the chunk that only we have asked for.
 ///
 /// Its lease is settled at its end. Dropped before that, because the client left, it drops the upstream's body with it,
 /// which closes that connection: there is no task between the two. An error on the way is passed on, so that the
@@ -34,7 +34,11 @@ pub struct LeasedBody {
     /// Looks for an error in what passes.
     watch: Option<(Watch, Endpoint)>,
     /// Looks for what it has cost.
-    tail: Option<Box<Tail>>,
+    meter: Option<Meter>,
+    /// Whether that counts against a limit of tokens that is known.
+    is_counted: bool,
+    /// Takes out what the client has not asked for.
+    extra: Option<Box<Extra>>,
     ended: bool,
     /// The error that comes next.
     failing: Option<BodyError>,
@@ -95,7 +99,19 @@ impl LeasedBody {
             Rest::Broken => (None, Some(BodyError::Broken)),
         };
         let idle = Idle { limit: idle, alarm, since: None };
-        Self { start, inner, lease, idle, access, watch: None, tail: None, ended: false, failing }
+        Self {
+            start,
+            inner,
+            lease,
+            idle,
+            access,
+            watch: None,
+            meter: None,
+            is_counted: false,
+            extra: None,
+            ended: false,
+            failing,
+        }
     }
 
     /// The same, with an eye on errors in it: it is a stream of events.
@@ -104,9 +120,15 @@ impl LeasedBody {
         self
     }
 
-    /// The same, with an eye on what it costs: it is written as `media`.
-    pub(super) fn metered(mut self, media: Media) -> Self {
-        self.tail = Some(Box::new(Tail::new(media)));
+    /// The same, with an eye on what it costs, which may count against a limit of tokens.
+    pub(super) fn metered(mut self, meter: Meter, is_counted: bool) -> Self {
+        (self.meter, self.is_counted) = (Some(meter), is_counted);
+        self
+    }
+
+    /// The same, without the chunk that tells the usage: it is a stream whose client hasn't asked for that.
+    pub(super) fn without_extra(mut self) -> Self {
+        self.extra = Some(Box::default());
         self
     }
 
@@ -116,19 +138,38 @@ impl LeasedBody {
         &self.access
     }
 
-    /// A piece goes to the client.
-    fn passes(&mut self, piece: &[u8]) {
-        self.access.sent(piece.len());
-        if let Some(tail) = &mut self.tail {
-            tail.push(piece);
+    /// A piece has come, and nothing comes behind it if it is the last. Returns what of it goes to the client now.
+    fn passes(&mut self, piece: Bytes, is_last: bool) -> Bytes {
+        if is_last {
+            if let Some(meter) = self.meter.take() {
+                self.costs(meter.end(&piece));
+            }
+        } else if let Some(meter) = &mut self.meter {
+            meter.push(&piece);
         }
         if let Some((watch, endpoint)) = &mut self.watch
-            && let Some(error) = watch.push(piece)
+            && let Some(error) = watch.push(&piece)
         {
             let endpoint = *endpoint;
             self.watch = None;
             self.failed_inside(&error, endpoint);
         }
+        let piece = match &mut self.extra {
+            Some(extra) => {
+                let passed = extra.push(piece);
+                if is_last && !extra.is_empty() { [passed, extra.end()].concat().into() } else { passed }
+            }
+            None => piece,
+        };
+        self.access.sent(piece.len());
+        piece
+    }
+
+    /// What was held back, now that nothing more comes.
+    fn held(&mut self) -> Option<Bytes> {
+        let held = self.extra.as_mut()?.end();
+        self.access.sent(held.len());
+        Some(held).filter(|held| !held.is_empty())
     }
 
     /// The stream tells of an error. The client hears of it by the same words; the pool learns of it now, for clients
@@ -141,6 +182,13 @@ impl LeasedBody {
         self.access.failed_inside(&verdict);
     }
 
+    fn costs(&mut self, cost: Cost) {
+        if let Some(lease) = self.lease.as_ref().filter(|_| self.is_counted) {
+            lease.used(cost.usage());
+        }
+        self.access.cost(cost);
+    }
+
     fn end(&mut self, verdict: &Verdict, ending: Ending) {
         if let Some((watch, endpoint)) = self.watch.take()
             && let Some(error) = watch.end()
@@ -149,10 +197,8 @@ impl LeasedBody {
         }
         self.inner = None;
         self.ended = true;
-        if let Some((tail, lease)) = self.tail.take().zip(self.lease.as_ref()) {
-            let cost = tail.cost(lease.demand());
-            lease.used(cost.usage());
-            self.access.cost(cost);
+        if let Some(meter) = self.meter.take() {
+            self.costs(if ending == Ending::Complete { meter.end(b"") } else { meter.cut() });
         }
         if let Some(lease) = self.lease.take() {
             lease.judged(verdict, &Told::default());
@@ -166,6 +212,10 @@ impl LeasedBody {
         error: BodyError,
         context: &Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(held) = self.held() {
+            self.failing = Some(error);
+            return Poll::Ready(Some(Ok(Frame::data(held))));
+        }
         let (fault, ending) = match error {
             BodyError::Broken => (provider::Fault::BrokenBody, Ending::Broken),
             BodyError::Silent => (provider::Fault::SilentBody, Ending::Silent),
@@ -183,6 +233,13 @@ impl Drop for LeasedBody {
         if !self.ended && self.is_end_stream() {
             self.end(&Verdict::SUCCESS, Ending::Complete);
         }
+        // The client left, or never came for it.
+        if let Some(mut meter) = self.meter.take() {
+            if let Some(start) = self.start.take() {
+                meter.push(&start);
+            }
+            self.access.cost(meter.cut());
+        }
     }
 }
 
@@ -196,52 +253,61 @@ impl Body for LeasedBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
         if let Some(start) = this.start.take() {
-            this.passes(&start);
-            return Poll::Ready(Some(Ok(Frame::data(start))));
+            let is_last = this.failing.is_none() && this.inner.as_ref().is_none_or(Body::is_end_stream);
+            let start = this.passes(start, is_last);
+            if !start.is_empty() {
+                return Poll::Ready(Some(Ok(Frame::data(start))));
+            }
         }
         if let Some(error) = this.failing.take() {
             return if this.ended { Poll::Ready(Some(Err(error))) } else { this.fail(error, context) };
         }
-        let Some(inner) = &mut this.inner else {
-            if !this.ended {
-                this.end(&Verdict::SUCCESS, Ending::Complete);
-            }
-            return Poll::Ready(None);
-        };
-        match Pin::new(&mut *inner).poll_frame(context) {
-            // They end here: no header announces them to the client, and nobody has looked for a key in them.
-            Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => {
-                this.end(&Verdict::SUCCESS, Ending::Complete);
-                Poll::Ready(None)
-            }
-            Poll::Ready(Some(Ok(frame))) => {
-                let ended = inner.is_end_stream();
-                this.idle.since = None;
-                if let Some(piece) = frame.data_ref() {
-                    this.passes(piece);
-                }
-                if ended {
+        loop {
+            let Some(inner) = &mut this.inner else {
+                if !this.ended {
                     this.end(&Verdict::SUCCESS, Ending::Complete);
                 }
-                Poll::Ready(Some(Ok(frame)))
-            }
-            Poll::Ready(None) => {
+                return Poll::Ready(None);
+            };
+            let piece = match Pin::new(&mut *inner).poll_frame(context) {
+                // Trailers end here: no header announces them to the client, and nobody has looked for a key in them.
+                Poll::Ready(Some(Ok(frame))) => frame.into_data().ok(),
+                Poll::Ready(None) => None,
+                Poll::Ready(Some(Err(_))) => return this.fail(BodyError::Broken, context),
+                Poll::Pending => {
+                    ready!(this.idle.poll_silent(context));
+                    return this.fail(BodyError::Silent, context);
+                }
+            };
+            let Some(piece) = piece else {
                 this.end(&Verdict::SUCCESS, Ending::Complete);
-                Poll::Ready(None)
+                return Poll::Ready(this.held().map(|held| Ok(Frame::data(held))));
+            };
+            let ended = inner.is_end_stream();
+            this.idle.since = None;
+            let piece = this.passes(piece, ended);
+            if ended {
+                this.end(&Verdict::SUCCESS, Ending::Complete);
             }
-            Poll::Ready(Some(Err(_))) => this.fail(BodyError::Broken, context),
-            Poll::Pending => {
-                ready!(this.idle.poll_silent(context));
-                this.fail(BodyError::Silent, context)
+            // What is held back is nothing, and nothing is no frame.
+            if !piece.is_empty() || this.extra.is_none() {
+                return Poll::Ready(Some(Ok(Frame::data(piece))));
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.failing.is_none() && self.start.is_none() && self.inner.as_ref().is_none_or(Body::is_end_stream)
+        let is_held = self.extra.as_ref().is_some_and(|extra| !extra.is_empty());
+        self.failing.is_none()
+            && self.start.is_none()
+            && !is_held
+            && self.inner.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
+        if self.extra.is_some() {
+            return SizeHint::new();
+        }
         let start = self.start.as_ref().map_or(0, |start| start.len() as u64);
         let inner = self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint);
         let mut hint = SizeHint::new();

@@ -18,7 +18,6 @@ use super::{
 };
 use crate::{
     pool::{Causes, Reason},
-    provider::Media,
     redact,
     telemetry::access::Access,
     types::{Class, Key, Verdict},
@@ -36,10 +35,8 @@ impl Forwarder {
         mut access: Access,
         alarm: Alarm,
     ) -> Response<LeasedBody> {
-        let Passed { mut parts, start, rest, watched, told, .. } = answer;
-        // What it costs is asked where tokens are limited.
+        let Passed { mut parts, start, rest, watched, meter, has_extra, told, .. } = answer;
         let is_counted = told.left.tokens.is_some() || lease.as_ref().is_some_and(Lease::counts_tokens);
-        let media = Media::of(&parts.headers).filter(|_| is_counted);
         access.head(parts.status.as_u16());
         strip_answer(parts.status, &mut parts.headers, key.secret());
         let start = Some(start).filter(|start| !start.is_empty());
@@ -47,8 +44,13 @@ impl Forwarder {
         if let Some(endpoint) = watched {
             body = body.watched(endpoint);
         }
-        if let Some(media) = media {
-            body = body.metered(media);
+        if let Some(meter) = meter.filter(|meter| is_counted || meter.is_spent()) {
+            body = body.metered(meter, is_counted);
+        }
+        if has_extra {
+            // It may get shorter.
+            parts.headers.remove(CONTENT_LENGTH);
+            body = body.without_extra();
         }
         respond(parts.status, parts.headers, body)
     }

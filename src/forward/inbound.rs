@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
     alarm::Alarm,
+    asking,
     coding::{UnknownCoding, decoded},
     headers::strip_request,
     naming::MODELS,
@@ -17,7 +18,9 @@ use super::{
     target::Target,
 };
 use crate::{
-    provider::{self, Endpoint, SniffError, UnclearModel, demand, model_in_form, sniff},
+    provider::{
+        self, Endpoint, SniffError, Spending, UnclearModel, demand, model_in_form, sniff, with_usage_asked,
+    },
     types::{ClientId, Demand, Dialect},
 };
 
@@ -42,7 +45,10 @@ pub struct Inbound {
     pub(super) stream: bool,
     pub(super) demand: Demand,
     pub(super) endpoint: Endpoint,
+    pub(super) spending: Spending,
     pub(super) may_repeat: bool,
+    /// Whether it asks for the usage of its stream, and the client doesn't.
+    pub(super) asks_for_usage: bool,
     pub(super) client: ClientId,
     /// The pool that it asks for; `None`: whichever serves its model.
     pub(super) to: Option<PoolIndex>,
@@ -104,7 +110,8 @@ impl ReplayMemory {
 }
 
 impl Inbound {
-    /// Reads the body, at most `limit` bytes of it, and what it says about the model.
+    /// Reads the body, at most `limit` bytes of it, and what it says about the model. If it `may_ask`, the usage of a
+    /// stream is asked for in it.
     ///
     /// # Errors
     /// [`InboundError`], before anything was sent to an upstream.
@@ -114,6 +121,7 @@ impl Inbound {
         target: Target,
         limit: usize,
         memory: &ReplayMemory,
+        may_ask: bool,
         alarm: &mut Alarm,
     ) -> Result<Self, InboundError>
     where
@@ -121,13 +129,15 @@ impl Inbound {
     {
         let (body, held) = collect(body, limit, memory, alarm).await?;
         let endpoint = classify(&parts.method, &target);
+        let spending = provider::spending(endpoint, target.path());
         let may_repeat = endpoint.may_repeat_after_write(parts.headers.contains_key("idempotency-key"));
-        let Understood { model, stream, demand } =
+        let may_ask = may_ask && asking::may_ask(endpoint, target.path(), &parts.headers);
+        let Understood { model, stream, demand, asking } =
             if target.is_nameless() && target.spoken() == Dialect::Generic {
                 // Nothing is known of what it says.
                 Understood::default()
             } else {
-                understand(&parts.headers, &body, limit)?
+                understand(&parts.headers, &body, limit, may_ask)?
             };
         let model = model.map(|model| match model.strip_prefix(MODELS) {
             Some(name) if target.spoken() == Dialect::Gemini => Box::from(name),
@@ -137,6 +147,8 @@ impl Inbound {
         strip_request(&mut headers);
         let model = target.model().map(Cow::into_owned).map(String::into_boxed_str).or(model);
         let stream = stream || target.is_stream();
+        let asks_for_usage = asking.is_some();
+        let body = asking.map_or(body, |asking| asking::ask(asking, &mut headers));
         Ok(Self {
             method: parts.method,
             target,
@@ -146,7 +158,9 @@ impl Inbound {
             stream,
             demand,
             endpoint,
+            spending,
             may_repeat,
+            asks_for_usage,
             client: ClientId::default(),
             to: None,
             falls_back: false,
@@ -166,6 +180,8 @@ impl Inbound {
             stream: false,
             demand: Demand::default(),
             endpoint,
+            spending: Spending::Nothing,
+            asks_for_usage: false,
             may_repeat: true,
             client: ClientId::default(),
             to: None,
@@ -308,6 +324,8 @@ struct Understood {
     /// Whether a stream is asked for.
     stream: bool,
     demand: Demand,
+    /// The body with the question for its usage.
+    asking: Option<Vec<u8>>,
 }
 
 /// What a request does. Of an API that we don't know, a POST may do anything.
@@ -323,7 +341,12 @@ pub(super) fn essence(media: &str) -> String {
     media.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
-fn understand(headers: &HeaderMap, body: &Bytes, limit: usize) -> Result<Understood, InboundError> {
+fn understand(
+    headers: &HeaderMap,
+    body: &Bytes,
+    limit: usize,
+    may_ask: bool,
+) -> Result<Understood, InboundError> {
     if body.is_empty() {
         return Ok(Understood::default());
     }
@@ -356,6 +379,7 @@ fn understand(headers: &HeaderMap, body: &Bytes, limit: usize) -> Result<Underst
         return Err(InboundError::ModelTooLong);
     }
     Ok(Understood {
+        asking: if may_ask { with_usage_asked(body, &sniffed) } else { None },
         model: sniffed.model.map(Cow::into_owned).map(String::into_boxed_str),
         stream: sniffed.stream,
         demand: demand(body, sniffed.output),

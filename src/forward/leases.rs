@@ -413,11 +413,6 @@ impl Lease {
         self.ticket.as_ref().is_some_and(Ticket::counts_tokens)
     }
 
-    /// What its request was estimated to cost.
-    pub(super) fn demand(&self) -> Demand {
-        self.ask.demand
-    }
-
     pub(super) fn settle(mut self, outcome: Outcome) {
         self.give_back(outcome, None);
     }

@@ -2,6 +2,7 @@
 
 mod alarm;
 mod api;
+mod asking;
 mod body;
 mod budget;
 mod catalog;
@@ -60,7 +61,7 @@ use why::{RULED_OUT, Story};
 use crate::{
     clock::Clock,
     pool::{Explanation, Outcome, Turn},
-    provider::{self, Answer, Endpoint, Media, Told, stream::judge_event, told},
+    provider::{self, Answer, Endpoint, Media, Meter, Told, stream::judge_event, told},
     redact::Traces,
     telemetry::{Metrics, Retried, access::Access},
     types::{Class, Key, Verdict},
@@ -117,6 +118,12 @@ impl Forwarder {
     #[must_use]
     pub fn pool(&self) -> &Arc<SharedPool> {
         &self.pool
+    }
+
+    /// Whether requests may be made to ask for the usage of their streams.
+    #[must_use]
+    pub fn may_ask_for_usage(&self) -> bool {
+        self.policy.ask_for_usage
     }
 
     /// Sends `inbound`, which came at `start`, with one key after another until an answer is worth delivering.
@@ -362,13 +369,16 @@ impl Forwarder {
         let (parts, body) = answer.into_parts();
         let media = Media::of(&parts.headers);
         let watched = (media == Some(Media::Events)).then_some(inbound.endpoint);
+        let has_extra = watched.is_some() && inbound.asks_for_usage && parts.status.is_success();
+        let meter = media.filter(|_| verdict.class == Class::Success && parts.status.is_success());
+        let meter = meter.map(|media| Meter::new(media, inbound.spending, inbound.demand));
         // Some forget the status: JSON may be a complaint, in place of a stream or of an answer.
         let asks_a_model = inbound.stream || inbound.endpoint == Endpoint::Inference;
         let may_fail = watched.is_some() || asks_a_model && media.is_some();
         if !may_fail || verdict.class != Class::Success || body.is_end_stream() {
             let rest = Rest::Coming(body);
             let (start, watched) = (Bytes::new(), None);
-            return Attempt::Passed(Passed { parts, start, rest, verdict, told, watched });
+            return Attempt::Passed(Passed { parts, start, rest, verdict, told, watched, meter, has_extra });
         }
         let hold = LONGEST_HOLD.min(self.policy.idle_timeout);
         let until = until.min(self.clock.mono() + hold);
@@ -382,7 +392,16 @@ impl Forwarder {
             // Nothing of it was delivered: it is as if it had not begun.
             (None, Rest::Broken) => (provider::judge_fault(provider::Fault::BrokenBody), None),
             (None, rest) => {
-                return Attempt::Passed(Passed { parts, start, rest, verdict, told, watched });
+                return Attempt::Passed(Passed {
+                    parts,
+                    start,
+                    rest,
+                    verdict,
+                    told,
+                    watched,
+                    meter,
+                    has_extra,
+                });
             }
         };
         Attempt::Missed(Missed { key: Arc::clone(key), verdict, told, refusal })
@@ -406,4 +425,8 @@ struct Passed {
     told: Told,
     /// If it is a stream of events: of which kind of endpoint.
     watched: Option<Endpoint>,
+    /// Where it can be told what it costs.
+    meter: Option<Meter>,
+    /// Whether there may be a chunk in it that the client has not asked for.
+    has_extra: bool,
 }

@@ -21,6 +21,8 @@ pub struct Policy {
     pub max_wait: Duration,
     /// After which time without a head a second attempt is made beside the first. `None`: never.
     pub hedge_after: Option<Duration>,
+    /// Whether the usage of a stream is asked for where its client doesn't.
+    pub ask_for_usage: bool,
 }
 
 impl Policy {
@@ -42,6 +44,7 @@ impl Default for Policy {
             backoff: Backoff::default(),
             max_wait: Duration::from_secs(10),
             hedge_after: None,
+            ask_for_usage: false,
         }
     }
 }

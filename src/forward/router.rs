@@ -29,6 +29,12 @@ impl Router {
         Self { pools, routes, catalog: Catalog::default(), clock }
     }
 
+    /// Whether requests may be made to ask for the usage of their streams.
+    #[must_use]
+    pub fn may_ask_for_usage(&self) -> bool {
+        self.pools.iter().any(Forwarder::may_ask_for_usage)
+    }
+
     /// One of the pools.
     pub(super) fn at(&self, pool: PoolIndex) -> &Forwarder {
         &self.pools[pool.get()]

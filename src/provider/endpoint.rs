@@ -67,6 +67,52 @@ pub fn classify(method: &Method, path: &str) -> Endpoint {
     }
 }
 
+/// What asking a model costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Spending {
+    /// Nothing, or it isn't known to cost anything: what counts tokens spends none.
+    Nothing,
+    /// Tokens of the input; what comes back is no text (embeddings, images, scores).
+    Input,
+    /// Those that are generated too.
+    Both,
+}
+
+/// What a request costs that does this, by its path below the base URL, without a query.
+#[must_use]
+pub fn spending(endpoint: Endpoint, path: &str) -> Spending {
+    if endpoint != Endpoint::Inference {
+        return Spending::Nothing;
+    }
+    let last = last_segments(path)[1];
+    let operation = last.rsplit_once(':').map_or(last, |(_, verb)| verb);
+    match operation {
+        "input_tokens" | "count_tokens" | "tokenize" | "countTokens" => Spending::Nothing,
+        "completions"
+        | "responses"
+        | "compact"
+        | "messages"
+        | "transcriptions"
+        | "translations"
+        | "generateContent"
+        | "streamGenerateContent" => Spending::Both,
+        _ => Spending::Input,
+    }
+}
+
+/// Whether a request to ask a model may say `stream_options`, by its path: OpenAI's chats and completions may.
+#[must_use]
+pub fn takes_stream_options(path: &str) -> bool {
+    matches!(last_segments(path), [before, "completions"] if !matches!(before, "fim" | "agents"))
+}
+
+/// The last two segments of a path; empty where it has fewer.
+fn last_segments(path: &str) -> [&str; 2] {
+    let mut segments = path.rsplit('/').filter(|segment| !segment.is_empty());
+    let last = segments.next().unwrap_or_default();
+    [segments.next().unwrap_or_default(), last]
+}
+
 impl Endpoint {
     /// Whether such a request may be sent again although upstream may already have acted on it.
     ///
@@ -124,6 +170,32 @@ mod tests {
             assert_eq!(classify(&Method::POST, path), Endpoint::Inference, "{path}");
         }
         assert!(Endpoint::Inference.may_repeat_after_write(false));
+    }
+
+    #[test]
+    fn what_counts_tokens_spends_none_and_not_all_that_asks_a_model_gets_text() {
+        for (path, expected) in [
+            ("/v1/chat/completions", Spending::Both),
+            ("/v1/completions/", Spending::Both),
+            ("/fim/completions", Spending::Both),
+            ("/openai/deployments/gpt-4o/chat/completions", Spending::Both),
+            ("/responses", Spending::Both),
+            ("/v1/messages", Spending::Both),
+            ("/audio/transcriptions", Spending::Both),
+            ("/v1beta/models/gemini-2.5-pro:streamGenerateContent", Spending::Both),
+            ("/embeddings", Spending::Input),
+            ("/images/generations", Spending::Input),
+            ("/models/m:embedContent", Spending::Input),
+            ("/responses/input_tokens", Spending::Nothing),
+            ("/messages/count_tokens", Spending::Nothing),
+            ("/models/gemini-2.5-pro:countTokens", Spending::Nothing),
+            ("/files", Spending::Nothing),
+        ] {
+            assert_eq!(spending(classify(&Method::POST, path), path), expected, "{path}");
+            let is_openais = path.contains("completions") && !path.contains("fim");
+            assert_eq!(takes_stream_options(path), is_openais, "{path}");
+        }
+        assert_eq!(spending(Endpoint::Read, "/chat/completions"), Spending::Nothing);
     }
 
     #[test]

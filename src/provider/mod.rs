@@ -4,6 +4,7 @@
 //! pure: an answer and a moment in, a verdict out.
 
 mod account;
+mod ask;
 mod complaint;
 mod demand;
 mod endpoint;
@@ -27,15 +28,16 @@ use std::time::SystemTime;
 
 use http::{HeaderMap, StatusCode};
 
+pub use ask::with_usage_asked;
 pub use demand::demand;
-pub use endpoint::{Endpoint, classify};
+pub use endpoint::{Endpoint, Spending, classify, spending, takes_stream_options};
 pub use form::{UnclearModel, model_in_form};
 pub use form_place::model_at_in_form;
 pub use known::{KNOWN, Known};
 pub use media::Media;
 pub use sniff::{Place, SniffError, Sniffed, sniff};
 pub use told::{Told, told};
-pub use usage::Tail;
+pub use usage::Meter;
 
 use crate::types::{Class, Scope, Verdict};
 

@@ -24,7 +24,7 @@ pub(super) fn values_from_the_end<'a>(text: &'a [u8], key: &'a [u8]) -> impl Ite
 }
 
 /// Where the value begins, if a key does at `at`.
-fn value_behind(text: &[u8], at: usize, length: usize) -> Option<usize> {
+pub(super) fn value_behind(text: &[u8], at: usize, length: usize) -> Option<usize> {
     // `\"` is a quote inside a string.
     if at > 0 && text[at - 1] == b'\\' {
         return None;

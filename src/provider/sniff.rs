@@ -76,11 +76,20 @@ pub fn sniff(body: &[u8]) -> Result<Sniffed<'_>, SniffError> {
     let model = match object.model {
         None | Some(Leaf::Null) => None,
         Some(Leaf::Text(name)) => Some(name),
-        Some(Leaf::True | Leaf::Count(_) | Leaf::Other) => return Err(SniffError::ModelNotAString),
+        Some(Leaf::True | Leaf::False | Leaf::Count(_) | Leaf::Other) => {
+            return Err(SniffError::ModelNotAString);
+        }
     };
     let output = object.output.map(|output| output.saturating_mul(object.answers.unwrap_or(1).max(1)));
-    let model_at = match object.models.place(text) {
-        Place::At(at) if model.is_some() => Some(at),
+    let model_at = match (&model, object.models) {
+        // Without escapes it stands there as it is.
+        (Some(Cow::Borrowed(name)), Named::Once(_)) => {
+            offset(text, name).map(|start| start - 1..start + name.len() + 1)
+        }
+        (Some(Cow::Owned(_)), models) => match models.place(text) {
+            Place::At(at) => Some(at),
+            Place::Absent | Place::Unclear => None,
+        },
         _ => None,
     };
     let stream_options = object.stream_options.place(text);
@@ -108,7 +117,7 @@ struct Object<'a> {
 
 /// Where a name stands before a value.
 #[derive(Clone, Copy, Default)]
-enum Named<'a> {
+pub(super) enum Named<'a> {
     #[default]
     Nowhere,
     /// This part of the body.
@@ -118,7 +127,7 @@ enum Named<'a> {
 
 impl<'a> Named<'a> {
     /// A further one, as it stands in the body; `None`: it doesn't stand there like that.
-    fn again(&mut self, name: Option<&'a str>) {
+    pub(super) fn again(&mut self, name: Option<&'a str>) {
         *self = match (*self, name) {
             (Self::Nowhere, Some(name)) => Self::Once(name),
             _ => Self::Unclear,
@@ -126,22 +135,27 @@ impl<'a> Named<'a> {
     }
 
     /// The place of its value.
-    fn place(self, body: &str) -> Place {
+    pub(super) fn place(self, body: &str) -> Place {
         let Self::Once(name) = self else {
             return if matches!(self, Self::Nowhere) { Place::Absent } else { Place::Unclear };
         };
-        // It is a part of the body, so that how far it is from the beginning says where it is.
-        let start = name.as_ptr().addr().checked_sub(body.as_ptr().addr());
-        let value = start.and_then(|start| scan::value_of(body.as_bytes(), start..start + name.len()));
+        let value =
+            offset(body, name).and_then(|start| scan::value_of(body.as_bytes(), start..start + name.len()));
         value.map_or(Place::Unclear, Place::At)
     }
 }
 
+/// Where `part` of `body` begins.
+fn offset(body: &str, part: &str) -> Option<usize> {
+    part.as_ptr().addr().checked_sub(body.as_ptr().addr())
+}
+
 /// A JSON value as far as it could be the one or the other.
 #[derive(PartialEq)]
-enum Leaf<'a> {
+pub(super) enum Leaf<'a> {
     Null,
     True,
+    False,
     Text(Cow<'a, str>),
     Count(u64),
     Other,
@@ -180,7 +194,7 @@ impl<'de> Visitor<'de> for ObjectVisitor {
                 Name::Model(name) => {
                     object.models.again(name);
                     let model = match map.next_value()? {
-                        Leaf::Count(_) => Leaf::Other,
+                        Leaf::Count(_) | Leaf::False => Leaf::Other,
                         model => model,
                     };
                     object.ambiguous |= object.model.as_ref().is_some_and(|earlier| *earlier != model);
@@ -273,7 +287,7 @@ impl<'de> Visitor<'de> for LeafVisitor {
     }
 
     fn visit_bool<E: Error>(self, value: bool) -> Result<Leaf<'de>, E> {
-        Ok(if value { Leaf::True } else { Leaf::Other })
+        Ok(if value { Leaf::True } else { Leaf::False })
     }
 
     fn visit_i64<E: Error>(self, _: i64) -> Result<Leaf<'de>, E> {

@@ -5,7 +5,8 @@
 //! nothing back. [`judge_event`] says what an error means, by the words of refusals.
 
 mod event;
-mod lines;
+mod extra;
+pub(super) mod lines;
 mod opening;
 mod watch;
 
@@ -17,6 +18,7 @@ use serde_json::{Value, json};
 use super::complaint::{Complaint, unwrapped};
 use super::{Endpoint, openai, scan};
 use crate::types::Verdict;
+pub use extra::Extra;
 pub use opening::{Opened, Opening};
 pub use watch::Watch;
 

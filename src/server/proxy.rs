@@ -304,7 +304,8 @@ async fn understand(
         }
         _ => {}
     }
-    let inbound = Inbound::read(parts, body, target, proxy.settings.body_limit, &proxy.memory, alarm);
+    let (limit, may_ask) = (proxy.settings.body_limit, proxy.router.may_ask_for_usage());
+    let inbound = Inbound::read(parts, body, target, limit, &proxy.memory, may_ask, alarm);
     Ok(Asked::Answer(inbound.await?.from_client(who).to(to)))
 }
 

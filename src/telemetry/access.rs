@@ -79,7 +79,7 @@ struct Line {
     ending: Ending,
     /// What the error inside the answer means.
     failure: Option<Class>,
-    /// What it has cost, where that was asked.
+    /// What it has cost, where that can be told.
     cost: Option<Box<Cost>>,
     /// Why it was which key, where the client is told; empty: not known yet.
     why: Option<Box<str>>,
@@ -290,6 +290,9 @@ impl Drop for Access {
         let mut digits = [0; LONGEST_V4];
         let client = line.client.as_ref().map(|client| client_text(client, &mut digits));
         let took = line.clock.mono().saturating_duration_since(line.started);
+        if let Some(cost) = &line.cost {
+            line.metrics.cost(cost);
+        }
         line.metrics.request_ended(line.status, line.ending, line.head, took, line.received, line.sent);
         macro_rules! log {
             ($level:ident, $message:literal) => {
@@ -308,6 +311,7 @@ impl Drop for Access {
                     duration_ms = took.as_secs_f64() * 1e3,
                     bytes = line.sent,
                     input_tokens = line.cost.as_ref().map(|cost| cost.usage().input),
+                    cached_input_tokens = line.cost.as_ref().map(|cost| cost.usage().cached_input).filter(|cached| *cached > 0),
                     output_tokens = line.cost.as_ref().map(|cost| cost.usage().output),
                     tokens = line.cost.as_ref().map(|cost| cost.as_str()),
                     ending = line.ending.as_str(),

@@ -8,7 +8,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 use super::access::Ending;
 use crate::{
     pool::{Snapshot, State},
-    types::{Class, PoolName},
+    types::{Class, Cost, PoolName},
 };
 
 const META: Metadata<'static> = Metadata::new("key_cycle_proxy", Level::INFO, None);
@@ -16,6 +16,9 @@ const META: Metadata<'static> = Metadata::new("key_cycle_proxy", Level::INFO, No
 const SECONDS: [f64; 14] =
     [0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 180.0, 600.0];
 const STATUS_CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// Kinds of tokens.
+const TOKENS: [&str; 3] = ["input", "cached_input", "output"];
 
 /// Why a request is sent once more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,6 +97,8 @@ pub struct Metrics {
     first_byte: Histogram,
     duration: Histogram,
     bytes: Counter,
+    /// In the order of [`Cost::SOURCES`], and in each of [`TOKENS`].
+    tokens: [[Counter; 3]; 2],
     pub(super) in_flight: Gauge,
     waiting: Gauge,
 }
@@ -135,6 +140,11 @@ impl Metrics {
             ),
             ("key_cycle_request_bytes_total", Unit::Bytes, "Bytes of request bodies that were read"),
             ("key_cycle_answer_bytes_total", Unit::Bytes, "Bytes of answers sent to clients"),
+            (
+                "key_cycle_tokens_total",
+                Unit::Count,
+                "Tokens that answers have cost, by kind, as they say or as is estimated",
+            ),
             ("key_cycle_key_attempts_total", Unit::Count, "Upstream calls per key"),
         ] {
             recorder.describe_counter(name.into(), Some(unit), help.into());
@@ -187,6 +197,9 @@ impl Metrics {
             Retried::ALL.map(|kind| counter("key_cycle_retries_total", vec![("kind", kind.as_str())]));
         let hedges =
             Hedged::ALL.map(|result| counter("key_cycle_hedges_total", vec![("result", result.as_str())]));
+        let tokens = Cost::SOURCES.map(|source| {
+            TOKENS.map(|kind| counter("key_cycle_tokens_total", vec![("kind", kind), ("source", source)]))
+        });
         let bytes = counter("key_cycle_answer_bytes_total", vec![]);
         let histogram = |name| recorder.register_histogram(&key(name, vec![]), &META);
         let gauge = |name| recorder.register_gauge(&key(name, vec![]), &META);
@@ -202,6 +215,7 @@ impl Metrics {
             first_byte: histogram("key_cycle_first_byte_seconds"),
             duration: histogram("key_cycle_request_seconds"),
             bytes,
+            tokens,
             in_flight: gauge("key_cycle_requests_in_flight"),
             waiting: gauge("key_cycle_requests_waiting"),
             recorder,
@@ -237,6 +251,16 @@ impl Metrics {
     pub fn retry_denied(&self, reason: &str) {
         if let Some((_, counter)) = self.denied.iter().find(|(known, _)| *known == reason) {
             counter.increment(1);
+        }
+    }
+
+    /// An answer has cost so much.
+    pub(super) fn cost(&self, cost: &Cost) {
+        let usage = cost.usage();
+        let source = usize::from(matches!(cost, Cost::Estimated(_)));
+        let counts = [usage.input, usage.cached_input, usage.output];
+        for (counter, count) in self.tokens[source].iter().zip(counts) {
+            counter.increment(count);
         }
     }
 

@@ -29,6 +29,9 @@ pub enum Cost {
 }
 
 impl Cost {
+    /// Where the numbers can come from.
+    pub const SOURCES: [&'static str; 2] = ["told", "estimated"];
+
     /// How much it is.
     #[must_use]
     pub const fn usage(&self) -> &Usage {

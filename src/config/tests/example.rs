@@ -7,7 +7,7 @@ use super::*;
 const EXAMPLE: &str = include_str!("../../../config.example.toml");
 
 /// Another value for every setting.
-const OTHERS: [(&str, &str, &str); 62] = [
+const OTHERS: [(&str, &str, &str); 63] = [
     ("server", "bind_addr", "\"127.0.0.1:81\""),
     ("server", "request_body_limit_bytes", "1"),
     ("server", "graceful_shutdown_seconds", "0"),
@@ -28,6 +28,7 @@ const OTHERS: [(&str, &str, &str); 62] = [
     ("upstream", "retry_initial_backoff_ms", "1"),
     ("upstream", "retry_max_backoff_ms", "2001"),
     ("upstream", "hedge_after_ms", "2500"),
+    ("upstream", "ask_for_usage", "true"),
     ("upstream", "max_wait_ms", "0"),
     ("upstream", "max_waiting", "1"),
     ("keys", "rotation_strategy", "\"random\""),

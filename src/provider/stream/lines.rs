@@ -4,7 +4,7 @@
 ///
 /// Of a line longer than its bound the beginning is kept, and [`LAST`] bytes or more of its end.
 #[derive(Debug)]
-pub(super) struct Lines {
+pub(in crate::provider) struct Lines {
     /// The beginning of a line that has not ended.
     begun: Vec<u8>,
     bound: usize,
@@ -17,12 +17,12 @@ const LAST: usize = 1024;
 
 impl Lines {
     /// Lines are kept whole up to `bound` bytes.
-    pub(super) const fn new(bound: usize) -> Self {
+    pub(in crate::provider) const fn new(bound: usize) -> Self {
         Self { begun: Vec::new(), bound, after_cr: false }
     }
 
     /// Gives each line that ends in `piece` to `each`, without its end.
-    pub(super) fn push(&mut self, piece: &[u8], mut each: impl FnMut(&[u8])) {
+    pub(in crate::provider) fn push(&mut self, piece: &[u8], mut each: impl FnMut(&[u8])) {
         let mut rest = piece;
         if self.after_cr && !rest.is_empty() {
             self.after_cr = false;
@@ -47,12 +47,12 @@ impl Lines {
     }
 
     /// Whether a line has begun and not ended.
-    pub(super) const fn has_begun(&self) -> bool {
+    pub(in crate::provider) const fn has_begun(&self) -> bool {
         !self.begun.is_empty()
     }
 
     /// Takes a piece whose lines nobody asks for; the one that has not ended is kept. No line may have begun before it.
-    pub(super) fn skip(&mut self, piece: &[u8]) {
+    pub(in crate::provider) fn skip(&mut self, piece: &[u8]) {
         self.after_cr = match piece.last() {
             Some(last) => *last == b'\r',
             None => self.after_cr,
@@ -62,7 +62,7 @@ impl Lines {
     }
 
     /// The last line, if it has no end.
-    pub(super) fn unended(&mut self) -> Vec<u8> {
+    pub(in crate::provider) fn unended(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.begun)
     }
 

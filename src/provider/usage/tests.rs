@@ -2,23 +2,87 @@ use proptest::prelude::*;
 
 use super::*;
 
+const DEMAND: Demand = Demand { input: 50, output: Some(200) };
+
+fn meter(media: Media) -> Meter {
+    Meter::new(media, Spending::Both, DEMAND)
+}
+
+const fn estimated(input: u64, output: u64) -> Cost {
+    Cost::Estimated(Usage { input, output, cached_input: 0 })
+}
+
 #[test]
 fn what_is_not_told_is_estimated_and_said_to_be() {
-    let demand = Demand { input: 50, output: Some(200) };
-    let cost = |media, text: &str, demand| {
-        let mut tail = Tail::new(media);
-        tail.push(text.as_bytes());
-        tail.cost(demand)
-    };
+    let cost = |media, text: &str, demand| Meter::new(media, Spending::Both, demand).end(text.as_bytes());
     let told = Usage { input: 19, output: 10, cached_input: 8 };
-    assert_eq!(cost(Media::Json, CHAT, demand), Cost::Told(told));
+    assert_eq!(cost(Media::Json, CHAT, DEMAND), Cost::Told(told));
     let words = "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n".repeat(120);
-    let estimated = |output| Cost::Estimated(Usage { input: 50, output, cached_input: 0 });
-    assert_eq!(cost(Media::Events, &words, demand), estimated(120));
-    assert_eq!(cost(Media::Events, &words.repeat(2), demand), estimated(200));
-    assert_eq!(cost(Media::Events, &words.repeat(2), Demand { output: None, ..demand }), estimated(240));
-    assert_eq!(cost(Media::Json, &format!("{{\"text\":\"{}\"}}", "a".repeat(389)), demand), estimated(100));
-    assert_eq!(cost(Media::Json, CHAT, demand).as_str(), "told");
+    assert_eq!(cost(Media::Events, &words, DEMAND), estimated(50, 120));
+    assert_eq!(cost(Media::Events, &words.repeat(2), DEMAND), estimated(50, 200));
+    assert_eq!(cost(Media::Events, &words.repeat(2), Demand { output: None, ..DEMAND }), estimated(50, 240));
+    let named = words.replace("data: ", "event: a\r\ndata: ");
+    assert_eq!(cost(Media::Events, &named, DEMAND), estimated(50, 120));
+    let text = format!("{{\"text\":\"{}\"}}", "a".repeat(389));
+    assert_eq!(cost(Media::Json, &text, DEMAND), estimated(50, 100));
+    assert_eq!(cost(Media::Json, "", DEMAND), estimated(50, 0));
+    assert_eq!(cost(Media::Events, "", DEMAND), estimated(50, 0));
+    assert_eq!(cost(Media::Json, CHAT, DEMAND).as_str(), "told");
+    // Numbers of an embedding are no words.
+    assert_eq!(Meter::new(Media::Json, Spending::Input, DEMAND).end(text.as_bytes()), estimated(50, 0));
+}
+
+#[test]
+fn who_leaves_early_has_spent_what_was_counted_until_then() {
+    let cut = |media, body: &str, at: &str| {
+        let mut meter = meter(media);
+        meter.push(&body.as_bytes()[..body.find(at).unwrap()]);
+        meter.cut()
+    };
+    let counted = |input, output, cached_input| Cost::Estimated(Usage { input, output, cached_input });
+    // It had been told.
+    assert_eq!(cut(Media::Events, CHAT_STREAM, "data: [DONE]"), Cost::Told(usage(9, 2, 0).unwrap()));
+    assert_eq!(
+        cut(Media::Events, MESSAGE_STREAM, "event: message_stop"),
+        Cost::Told(usage(100, 15, 75).unwrap())
+    );
+    assert_eq!(cut(Media::Events, GROQ_STREAM, "data: [DONE]"), Cost::Told(usage(12, 7, 0).unwrap()));
+    let gemini = format!("{GEMINI_STREAM}: end");
+    assert_eq!(cut(Media::Events, &gemini, ": end"), Cost::Told(usage(4, 2, 0).unwrap()));
+    // Only the input had.
+    assert_eq!(cut(Media::Events, MESSAGE_STREAM, "event: message_delta"), counted(100, 4, 75));
+    assert_eq!(
+        cut(Media::Events, GEMINI_STREAM, "data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"!\""),
+        counted(4, 1, 0)
+    );
+    // Nothing had.
+    assert_eq!(
+        cut(
+            Media::Events,
+            CHAT_STREAM,
+            "data: {\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"choices\":[],"
+        ),
+        counted(50, 2, 0)
+    );
+    assert_eq!(cut(Media::Json, CHAT, "\"usage\":{\"prompt_tokens\":19"), counted(50, 45, 0));
+    assert_eq!(meter(Media::Json).cut(), counted(50, 0, 0));
+    assert_eq!(meter(Media::Events).cut(), counted(50, 0, 0));
+    // What counts as it goes, though nothing is said about the end.
+    let running =
+        CHAT_STREAM.replace("\"usage\":null", "\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":1}");
+    assert_eq!(
+        cut(
+            Media::Events,
+            &running,
+            "data: {\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"choices\":[],"
+        ),
+        counted(9, 1, 0)
+    );
+    let array = format!("[{GEMINI}\n,\r\n{{\n  \"candidates\"");
+    assert_eq!(cut(Media::Json, &array, "{\n  \"candidates\""), counted(50, 0, 0));
+    let mut meter = meter(Media::Json);
+    meter.push(array.as_bytes());
+    assert_eq!(meter.cut(), counted(8, 50, 3));
 }
 
 const CHAT: &str = r#"{"id":"chatcmpl-1","object":"chat.completion","choices":[{"index":0,"message":{"role":"assistant","content":"The \"usage\":{\"prompt_tokens\":99} of words."},"finish_reason":"stop"}],"usage":{"prompt_tokens":19,"completion_tokens":10,"total_tokens":29,"prompt_tokens_details":{"cached_tokens":8,"audio_tokens":0},"completion_tokens_details":{"reasoning_tokens":0}},"service_tier":"default","system_fingerprint":"fp_1"}"#;
@@ -88,18 +152,37 @@ data: [DONE]
 
 "#;
 
+const COHERE: &str = r#"{"id":"c","finish_reason":"COMPLETE","message":{"role":"assistant","content":[{"type":"text","text":"Hi"}]},"usage":{"billed_units":{"input_tokens":5,"output_tokens":418},"tokens":{"input_tokens":71,"output_tokens":418},"cached_tokens":16}}"#;
+const COHERE_EMBEDDING: &str = r#"{"id":"e","embeddings":{"float":[[0.1,-0.2]]},"texts":["hi"],"response_type":"embeddings_by_type","meta":{"api_version":{"version":"2"},"billed_units":{"input_tokens":2},"warnings":[]}}"#;
+const COHERE_STREAM: &str = r#"event: content-delta
+data: {"type":"content-delta","index":0,"delta":{"message":{"content":{"text":"Hi"}}}}
+
+event: message-end
+data: {"type":"message-end","delta":{"finish_reason":"COMPLETE","usage":{"billed_units":{"input_tokens":3,"output_tokens":13},"tokens":{"input_tokens":69,"output_tokens":13}}}}
+
+"#;
+const DEEPSEEK: &str = r#"{"id":"d","choices":[{"index":0,"message":{"role":"assistant","content":"Hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":30,"completion_tokens":6,"total_tokens":36,"prompt_cache_hit_tokens":20,"prompt_cache_miss_tokens":10}}"#;
+const TRANSCRIPTION: &str = r#"{"text":"Hi","usage":{"type":"tokens","input_tokens":14,"input_token_details":{"text_tokens":0,"audio_tokens":14},"output_tokens":45,"total_tokens":59}}"#;
+const IMAGE: &str = r#"{"created":1,"data":[{"b64_json":"aGk="}],"usage":{"total_tokens":100,"input_tokens":50,"output_tokens":50,"input_tokens_details":{"text_tokens":10,"image_tokens":40}}}"#;
+
 const fn usage(input: u64, output: u64, cached_input: u64) -> Option<Usage> {
     Some(Usage { input, output, cached_input })
 }
 
 /// Each with what it cost.
-const WHOLE: [(Media, &str, Option<Usage>); 11] = [
+const WHOLE: [(Media, &str, Option<Usage>); 17] = [
     (Media::Json, CHAT, usage(19, 10, 8)),
     (Media::Json, RESPONSE, usage(36, 87, 4)),
     (Media::Json, EMBEDDING, usage(5, 0, 0)),
     (Media::Json, MESSAGE, usage(2110, 25, 2000)),
     (Media::Json, GEMINI, usage(8, 50, 3)),
     (Media::Json, MISTRAL, usage(10, 23, 0)),
+    (Media::Json, COHERE, usage(71, 418, 16)),
+    (Media::Json, COHERE_EMBEDDING, usage(2, 0, 0)),
+    (Media::Json, DEEPSEEK, usage(30, 6, 20)),
+    (Media::Json, TRANSCRIPTION, usage(14, 45, 0)),
+    (Media::Json, IMAGE, usage(50, 50, 0)),
+    (Media::Events, COHERE_STREAM, usage(69, 13, 0)),
     (Media::Events, CHAT_STREAM, usage(9, 2, 0)),
     (Media::Events, RESPONSE_STREAM, usage(36, 87, 0)),
     (Media::Events, MESSAGE_STREAM, usage(100, 15, 75)),
@@ -107,12 +190,18 @@ const WHOLE: [(Media, &str, Option<Usage>); 11] = [
     (Media::Events, GROQ_STREAM, usage(12, 7, 0)),
 ];
 
+fn cost(media: Media, pieces: &[&[u8]]) -> Cost {
+    let mut meter = meter(media);
+    let Some((last, before)) = pieces.split_last() else { return meter.end(b"") };
+    before.iter().for_each(|piece| meter.push(piece));
+    meter.end(last)
+}
+
 fn found(media: Media, pieces: &[&[u8]]) -> Option<Usage> {
-    let mut tail = Tail::new(media);
-    for piece in pieces {
-        tail.push(piece);
-    }
-    tail.finish()
+    // Whether the last piece is known to be the last makes no difference.
+    let (one, other) = (cost(media, pieces), cost(media, &[pieces, &[b""]].concat()));
+    assert_eq!(one, other);
+    if let Cost::Told(usage) = one { Some(usage) } else { None }
 }
 
 #[test]
@@ -139,28 +228,17 @@ fn a_body_that_was_cut_off_tells_nothing() {
     for (media, body, usage) in WHOLE {
         let end = body.trim_end().len();
         for at in 0..end {
-            let told = found(media, &[&body.as_bytes()[..at]]);
-            match media {
-                Media::Json => assert_eq!(told, None, "{at} of {body}"),
-                // What was told before the cut stays told.
-                Media::Events => {
-                    assert!(told.is_none_or(|_| told == usage || body == GEMINI_STREAM), "{at} of {body}")
-                }
+            let mut meter = meter(media);
+            meter.push(&body.as_bytes()[..at]);
+            // What was told before the cut stays told.
+            if let Cost::Told(told) = meter.cut() {
+                assert!(media == Media::Events && Some(told) == usage, "{at} of {body}");
             }
         }
     }
     // Only the input was told, and the answer isn't known to have ended.
     let cut = MESSAGE_STREAM.find("event: message_delta").unwrap();
     assert_eq!(found(Media::Events, &[&MESSAGE_STREAM.as_bytes()[..cut]]), None);
-    assert_eq!(
-        found(
-            Media::Events,
-            &[&CHAT_STREAM.as_bytes()[..CHAT_STREAM
-                .find("data: {\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"choices\":[],")
-                .unwrap()]]
-        ),
-        None
-    );
 }
 
 #[test]
@@ -173,7 +251,9 @@ fn an_array_of_geminis_is_a_stream_too() {
     let body = format!("[{}\n,\r\n{}\n]\n", event("a", 1), event("b", 2));
     assert_eq!(found(Media::Json, &[body.as_bytes()]), usage(4, 2, 0));
     let cut = body.trim_end().len() - 1;
-    assert_eq!(found(Media::Json, &[&body.as_bytes()[..cut]]), None);
+    let mut meter = meter(Media::Json);
+    meter.push(&body.as_bytes()[..cut]);
+    assert_eq!(meter.cut(), estimated(4, 2));
     assert_eq!(found(Media::Json, &[format!("{body}]").as_bytes()]), None);
 }
 
@@ -285,12 +365,13 @@ proptest! {
 
     #[test]
     fn the_ring_keeps_the_end(pieces in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..3_000), 0..8)) {
-        let mut tail = Tail::new(Media::Json);
-        pieces.iter().for_each(|piece| tail.push(piece));
-        tail.end.rotate_left(tail.oldest);
+        let mut json = Json::default();
+        pieces.iter().for_each(|piece| json.push(piece));
         let all = pieces.concat();
-        prop_assert_eq!(&tail.end, &all[all.len().saturating_sub(END)..]);
-        prop_assert_eq!(&tail.start, &all[..all.len().min(START)]);
-        prop_assert!(tail.end.capacity() <= END && tail.start.capacity() <= START);
+        let (start, end) = json.ends();
+        prop_assert_eq!(end, &all[all.len().saturating_sub(END)..]);
+        let length = if all.len() > END { json::START } else { all.len() };
+        prop_assert_eq!(start, &all[..length]);
+        prop_assert!(json.end.capacity() <= END && json.start.capacity() <= json::START);
     }
 }
