@@ -2,6 +2,7 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
@@ -9,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::{alarm::Alarm, leases::Lease, transport::AnswerBody};
+use super::{alarm::Alarm, leases::Lease, transport::AnswerBody, upload::Upload};
 use crate::{
     provider::{
         self, Endpoint, Media, Tail, Told,
@@ -38,6 +39,8 @@ pub struct LeasedBody {
     ended: bool,
     /// The error that comes next.
     failing: Option<BodyError>,
+    /// What the client still sends while it is answered.
+    upload: Option<Arc<Upload>>,
 }
 
 /// What is still to come of a body.
@@ -95,7 +98,24 @@ impl LeasedBody {
             Rest::Broken => (None, Some(BodyError::Broken)),
         };
         let idle = Idle { limit: idle, alarm, since: None };
-        Self { start, inner, lease, idle, access, watch: None, tail: None, ended: false, failing }
+        Self {
+            start,
+            inner,
+            lease,
+            idle,
+            access,
+            watch: None,
+            tail: None,
+            ended: false,
+            failing,
+            upload: None,
+        }
+    }
+
+    /// The same, to a body that may still be on its way.
+    pub(super) fn answering(mut self, upload: Arc<Upload>) -> Self {
+        self.upload = Some(upload);
+        self
     }
 
     /// The same, with an eye on errors in it: it is a stream of events.
@@ -158,6 +178,11 @@ impl LeasedBody {
             lease.judged(verdict, &Told::default());
         }
         self.access.ended(ending);
+    }
+
+    /// Whether the client has spoilt what is answered here.
+    fn is_spoilt(&self) -> bool {
+        self.upload.as_ref().is_some_and(|upload| upload.failure().is_some())
     }
 
     /// Ends with `error`, after a pause of one turn: hyper throws away what it has not written when a body fails.
@@ -228,6 +253,11 @@ impl Body for LeasedBody {
             Poll::Ready(None) => {
                 this.end(&Verdict::SUCCESS, Ending::Complete);
                 Poll::Ready(None)
+            }
+            Poll::Ready(Some(Err(_))) if this.is_spoilt() => {
+                // The client broke off its own request: nobody is to blame.
+                (this.inner, this.lease, this.ended) = (None, None, true);
+                Poll::Ready(Some(Err(BodyError::Broken)))
             }
             Poll::Ready(Some(Err(_))) => this.fail(BodyError::Broken, context),
             Poll::Pending => {

@@ -1,5 +1,7 @@
 //! What the client gets: an answer, a refusal, or what is said when there is no further attempt.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Response, StatusCode,
@@ -15,6 +17,7 @@ use super::{
     leases::{Ask, Lease, NoLease, NoLeaseWhy},
     refusal::Refusal,
     tries::{Missed, Tries},
+    upload::Upload,
 };
 use crate::{
     pool::{Causes, Reason},
@@ -32,6 +35,7 @@ impl Forwarder {
         &self,
         answer: Passed,
         lease: Option<Lease>,
+        upload: Option<Arc<Upload>>,
         key: &Key,
         mut access: Access,
         alarm: Alarm,
@@ -44,6 +48,9 @@ impl Forwarder {
         strip_answer(parts.status, &mut parts.headers, key.secret());
         let start = Some(start).filter(|start| !start.is_empty());
         let mut body = LeasedBody::new(start, rest, lease, self.policy.idle_timeout, alarm, access);
+        if let Some(upload) = upload {
+            body = body.answering(upload);
+        }
         if let Some(endpoint) = watched {
             body = body.watched(endpoint);
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::target::BadTarget;
+use super::{inbound::InboundError, target::BadTarget};
 use crate::{clock::Now, pool::Causes};
 
 /// What a client is told when there is no answer to give it.
@@ -23,6 +23,9 @@ pub enum ForwardError {
     /// The target can't be sent on without changing it.
     #[error(transparent)]
     Target(#[from] BadTarget),
+    /// The client has spoilt its own body while it was sent on.
+    #[error(transparent)]
+    Body(#[from] InboundError),
     /// None was free within the wait.
     #[error("all keys are cooling")]
     AllKeysCooling(Unavailable),

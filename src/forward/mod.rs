@@ -6,10 +6,12 @@ mod budget;
 mod coding;
 mod delivery;
 mod error;
+mod gather;
 pub mod headers;
 mod hedge;
 mod inbound;
 mod leases;
+mod meaning;
 mod opening;
 mod plan;
 mod policy;
@@ -17,9 +19,11 @@ mod refusal;
 mod target;
 pub mod transport;
 mod tries;
+mod upload;
 mod why;
 
 use std::{
+    pin::pin,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -35,7 +39,7 @@ use headers::add_key;
 use hedge::Course;
 use http::{Response, response::Parts};
 use http_body::Body as _;
-pub use inbound::{Inbound, InboundError, ReplayMemory};
+pub use inbound::{BodyLimit, BodyLimits, Inbound, InboundError, ReplayMemory};
 pub use leases::SharedPool;
 
 use opening::{Begun, LONGEST_HOLD};
@@ -45,6 +49,7 @@ use refusal::Refusal;
 pub use target::{BadTarget, Target};
 use transport::{AnswerBody, Fault, Transport};
 use tries::{Missed, Tries};
+pub use upload::{ClientBody, UploadRest};
 use why::{RULED_OUT, Story};
 
 use crate::{
@@ -200,7 +205,8 @@ impl Forwarder {
                             lease.judged(&verdict, &passed.told);
                             None
                         };
-                        return Ok(self.deliver(passed, lease, &key, access, alarm));
+                        let upload = inbound.upload().cloned();
+                        return Ok(self.deliver(passed, lease, upload, &key, access, alarm));
                     }
                     Ok(Attempt::Missed(missed)) => {
                         let took = self.clock.mono().saturating_duration_since(lease.since());
@@ -214,7 +220,7 @@ impl Forwarder {
             self.metrics.attempt(verdict.class);
             let key = Arc::clone(&missed.key);
             tries.count(&key, &verdict);
-            let facts = Facts { local: self.pool.failure_is_local(&key) };
+            let facts = Facts { local: self.pool.failure_is_local(&key), spent: inbound.is_spent() };
             let afford = || self.budget.lock().unwrap_or_else(PoisonError::into_inner).withdraw(now);
             let step = plan.step(&verdict, facts, now, &mut rng, afford);
             let status = missed.refusal.as_ref().map(|refusal| refusal.status.as_u16());
@@ -283,12 +289,25 @@ impl Forwarder {
         let target = inbound.target.under(base)?;
         let mut headers = inbound.headers.clone();
         add_key(&mut headers, key);
-        let sending =
-            self.transport.send(base, inbound.method.clone(), target, headers, inbound.body.clone());
-        let until = self.clock.mono() + limit;
-        let answer = match alarm.limit(until, sending).await {
+        let sending = self.transport.send(base, inbound.method.clone(), target, headers, inbound.body());
+        let mut sending = pin!(sending);
+        let mut until = self.clock.mono() + limit;
+        let sent = loop {
+            match alarm.limit(until, sending.as_mut()).await {
+                // What is on its way up is not cut.
+                None => match inbound.upload().map(|upload| upload.moved() + limit) {
+                    Some(later) if later > until => until = later,
+                    _ => break None,
+                },
+                sent => break sent,
+            }
+        };
+        let answer = match sent {
             Some(Ok(answer)) => answer,
             Some(Err(fault)) => {
+                if let Some(failure) = inbound.failure() {
+                    return Err(failure.into());
+                }
                 tracing::debug!(key.id = %key.id(), %fault, "no answer");
                 let fault = match fault {
                     Fault::Unreachable(_) => provider::Fault::Connect,
@@ -312,7 +331,14 @@ impl Forwarder {
             }
         };
         if !provider::reads_body(answer.status()) {
-            return Ok(self.begun(answer, key, inbound, alarm, until).await);
+            let attempt = self.begun(answer, key, inbound, alarm, until).await;
+            return match inbound.failure() {
+                Some(failure) if matches!(attempt, Attempt::Missed(_)) => Err(failure.into()),
+                _ => Ok(attempt),
+            };
+        }
+        if let Some(upload) = inbound.upload() {
+            upload.halt();
         }
         let refusal = Refusal::read(answer, limit.min(REFUSAL_PATIENCE)).await;
         let text = refusal.text();

@@ -27,7 +27,7 @@ use http::{HeaderMap, StatusCode};
 
 pub use demand::demand;
 pub use endpoint::{Endpoint, classify};
-pub use form::{UnclearModel, model_in_form};
+pub use form::{BadForm, FormReader, model_in_form};
 pub use media::Media;
 pub use sniff::{SniffError, Sniffed, sniff};
 pub use told::{Told, told};

@@ -2,18 +2,20 @@
 
 use std::{
     borrow::Cow,
+    future::ready,
     net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use futures_util::FutureExt as _;
+use futures_util::{FutureExt as _, future::Either};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Request, Response, Version,
     header::{CONTENT_LENGTH, EXPECT},
     request::Parts,
 };
+use http_body::Body;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio_util::{future::FutureExt as _, sync::CancellationToken};
@@ -22,7 +24,10 @@ use super::{AnswerBody, Connections, Settings, auth, cors, error::Refusal, frami
 use crate::{
     client::Clients,
     clock::Clock,
-    forward::{Alarm, Forwarder, Inbound, ReplayMemory, Target, headers::REQUEST_ID},
+    forward::{
+        Alarm, BodyLimits, ForwardError, Forwarder, Inbound, LeasedBody, ReplayMemory, Target, UploadRest,
+        headers::REQUEST_ID,
+    },
     redact,
     telemetry::{Metrics, access::Access},
 };
@@ -189,19 +194,44 @@ async fn read(proxy: &Proxy, peer: IpAddr, id: &HeaderValue, request: Request<In
     if proxy.settings.debug_headers {
         access.tell_why();
     }
-    let (parts, mut body) = request.into_parts();
+    let (parts, body) = request.into_parts();
+    let mut body = Some(body);
     let lingers = lingers(&parts);
     let mut alarm = Alarm::new(proxy.clock);
     let inbound = understand(proxy, parts, &mut body, client, &mut alarm).await;
     if let Ok(inbound) = &inbound {
         access.read(inbound.model(), inbound.length());
+        if let Some(counter) = inbound.counter() {
+            access.reads_on(counter);
+        }
     }
-    let rest = (inbound.is_err() && lingers).then_some(body);
+    let rest = body.filter(|_| inbound.is_err() && lingers);
     Read { access, inbound, rest, alarm }
 }
 
-async fn serve(proxy: &Proxy, inbound: &mut Inbound, access: Access, alarm: Alarm) -> Response<AnswerBody> {
-    match proxy.forwarder.run(inbound, access, alarm).await {
+fn serve(
+    proxy: &Proxy,
+    inbound: &mut Inbound,
+    access: Access,
+    alarm: Alarm,
+) -> impl Future<Output = Response<AnswerBody>> {
+    let rest = inbound.rest();
+    // Boxed only then: who waits for a key has no need of the room.
+    proxy.forwarder.run(inbound, access, alarm).then(move |answer| {
+        let answer = answered(proxy, answer);
+        let refused = !answer.status().is_success();
+        match rest.filter(|_| refused).and_then(UploadRest::take) {
+            Some(rest) => Either::Left(Box::pin(linger(rest).map(|()| answer))),
+            None => Either::Right(ready(answer)),
+        }
+    })
+}
+
+fn answered(
+    proxy: &Proxy,
+    answer: Result<Response<LeasedBody>, (ForwardError, Access)>,
+) -> Response<AnswerBody> {
+    match answer {
         Ok(mut answer) => {
             if proxy.settings.debug_headers {
                 let named = names(answer.body().access());
@@ -217,7 +247,7 @@ async fn serve(proxy: &Proxy, inbound: &mut Inbound, access: Access, alarm: Alar
 async fn understand(
     proxy: &Proxy,
     parts: Parts,
-    body: &mut Incoming,
+    body: &mut Option<Incoming>,
     client: IpAddr,
     alarm: &mut Alarm,
 ) -> Result<Inbound, Refusal> {
@@ -232,7 +262,8 @@ async fn understand(
     let version = version_of(target.path()).ok_or_else(Refusal::no_such_route)?;
     let target = target.below(version);
     proxy.clients.count(proxy.clock.mono(), Some(client))?;
-    let inbound = Inbound::read(parts, body, target, proxy.settings.body_limit, &proxy.memory, alarm);
+    let limits = BodyLimits { held: proxy.settings.body_limit, uploads: proxy.settings.upload_limit };
+    let inbound = Inbound::read(parts, body, target, limits, &proxy.memory, alarm);
     Ok(inbound.await?.from_client(who))
 }
 
@@ -244,7 +275,7 @@ fn lingers(parts: &Parts) -> bool {
 
 /// Reads what a client still sends, within bounds: most read no answer before they have written everything, and a
 /// connection that closes with bytes unread is reset, which takes the answer along.
-async fn linger(mut body: Incoming) {
+async fn linger(mut body: impl Body<Data = Bytes> + Unpin) {
     let reading = async {
         let mut left = LINGER_BYTES;
         while let Some(Ok(frame)) = body.frame().await {

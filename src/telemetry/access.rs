@@ -3,7 +3,10 @@
 use std::{
     borrow::Cow,
     net::IpAddr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -75,6 +78,8 @@ struct Line {
     attempts: u32,
     head: Option<Duration>,
     received: u64,
+    /// What is received by now, of a body that comes while it is sent on.
+    receiving: Option<Arc<AtomicU64>>,
     sent: u64,
     ending: Ending,
     /// What the error inside the answer means.
@@ -121,6 +126,7 @@ impl Access {
             attempts: 0,
             head: None,
             received: 0,
+            receiving: None,
             sent: 0,
             ending: Ending::ClientLeft,
             failure: None,
@@ -140,6 +146,11 @@ impl Access {
     pub fn read(&mut self, model: Option<&str>, length: usize) {
         self.0.model = model.map(Box::from);
         self.0.received = length as u64;
+    }
+
+    /// Its body goes on to come, and this counts it.
+    pub fn reads_on(&mut self, counter: Arc<AtomicU64>) {
+        self.0.receiving = Some(counter);
     }
 
     /// An attempt is made with this key.
@@ -290,7 +301,9 @@ impl Drop for Access {
         let mut digits = [0; LONGEST_V4];
         let client = line.client.as_ref().map(|client| client_text(client, &mut digits));
         let took = line.clock.mono().saturating_duration_since(line.started);
-        line.metrics.request_ended(line.status, line.ending, line.head, took, line.received, line.sent);
+        let receiving = line.receiving.as_ref().map(|counter| counter.load(Ordering::Relaxed));
+        let received = receiving.unwrap_or(line.received);
+        line.metrics.request_ended(line.status, line.ending, line.head, took, received, line.sent);
         macro_rules! log {
             ($level:ident, $message:literal) => {
                 $level!(

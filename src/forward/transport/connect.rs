@@ -151,7 +151,7 @@ impl Way {
                     } else {
                         SocksV5::new(proxy, tcp).call(host).await?
                     };
-                    Ok(Stream { io: MaybeHttpsStream::Http(io), proxied: false })
+                    Ok(Stream::new(MaybeHttpsStream::Http(io), false))
                 })
             }
             _ if host.scheme() == Some(&Scheme::HTTPS) => {
@@ -160,11 +160,11 @@ impl Way {
                     tunnel = tunnel.with_auth(credential.clone());
                 }
                 let connecting = tunnel.call(host);
-                Box::pin(async move { Ok(Stream { io: connecting.await?, proxied: false }) })
+                Box::pin(async move { Ok(Stream::new(connecting.await?, false)) })
             }
             _ => {
                 let connecting = self.http_proxy.call(at);
-                Box::pin(async move { Ok(Stream { io: connecting.await?, proxied: true }) })
+                Box::pin(async move { Ok(Stream::new(connecting.await?, true)) })
             }
         }
     }
@@ -176,7 +176,7 @@ fn plain<E: Into<BoxError>>(
 ) -> Connecting<Stream> {
     Box::pin(async move {
         let io = MaybeHttpsStream::Http(connecting.await.map_err(Into::into)?);
-        Ok(Stream { io, proxied: false })
+        Ok(Stream::new(io, false))
     })
 }
 
@@ -215,6 +215,28 @@ pub(super) struct Stream {
     io: MaybeHttpsStream<TokioIo<TcpStream>>,
     /// Whether it ends at a proxy that must be told the whole URL of each request.
     proxied: bool,
+    /// Whether the other side reads no more.
+    deaf: bool,
+}
+
+impl Stream {
+    fn new(io: MaybeHttpsStream<TokioIo<TcpStream>>, proxied: bool) -> Self {
+        Self { io, proxied, deaf: false }
+    }
+
+    /// Who refuses early may close before it has read everything, and its answer is here all the same: what can't be
+    /// written any more is lost, and reading tells how it ends.
+    fn written(&mut self, written: Poll<io::Result<usize>>, length: usize) -> Poll<io::Result<usize>> {
+        match written {
+            Poll::Ready(Err(error))
+                if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) =>
+            {
+                self.deaf = true;
+                Poll::Ready(Ok(length))
+            }
+            written => written,
+        }
+    }
 }
 
 impl Connection for Stream {
@@ -239,7 +261,11 @@ impl Write for Stream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(context, bytes)
+        if self.deaf {
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        let written = Pin::new(&mut self.io).poll_write(context, bytes);
+        self.written(written, bytes.len())
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -259,6 +285,11 @@ impl Write for Stream {
         context: &mut Context<'_>,
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(context, buffers)
+        let length = buffers.iter().map(|buffer| buffer.len()).sum();
+        if self.deaf {
+            return Poll::Ready(Ok(length));
+        }
+        let written = Pin::new(&mut self.io).poll_write_vectored(context, buffers);
+        self.written(written, length)
     }
 }

@@ -21,7 +21,6 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response, Uri};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::Full;
 use hyper::{
     body::Incoming,
     client::conn::{
@@ -38,6 +37,7 @@ use super::{
     connect::{Connector, Stream},
     gate::Gate,
     innermost,
+    outgoing::RequestBody,
 };
 use crate::{
     clock::Clock,
@@ -81,8 +81,8 @@ impl Wake for Watch {
 /// One connection.
 struct Link {
     gate: Gate,
-    sender: SendRequest<Full<Bytes>>,
-    connection: Pin<Box<Connection<MaybeHttpsStream<Stream>, Full<Bytes>>>>,
+    sender: SendRequest<RequestBody>,
+    connection: Pin<Box<Connection<MaybeHttpsStream<Stream>, RequestBody>>>,
     used: Instant,
 }
 
@@ -107,7 +107,7 @@ impl Kept {
     pub(super) async fn send(
         self: &Arc<Self>,
         base: &BaseUrl,
-        mut request: Request<Full<Bytes>>,
+        mut request: Request<RequestBody>,
     ) -> Result<Response<LinkBody>, Fault> {
         let host = self.host(base.origin());
         loop {
@@ -214,8 +214,8 @@ impl Link {
     /// Sends a request and waits for the head of its answer. The connection comes back with it unless it has ended.
     async fn exchange(
         self,
-        request: Request<Full<Bytes>>,
-    ) -> Result<(Response<Incoming>, Option<Self>), TrySendError<Request<Full<Bytes>>>> {
+        request: Request<RequestBody>,
+    ) -> Result<(Response<Incoming>, Option<Self>), TrySendError<Request<RequestBody>>> {
         let Self { gate, mut sender, connection, used } = self;
         let mut connection = Some(connection);
         let answer = {

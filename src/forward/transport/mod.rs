@@ -6,6 +6,7 @@
 mod connect;
 mod gate;
 mod kept;
+mod outgoing;
 
 use std::{
     error::Error,
@@ -24,17 +25,17 @@ use connect::Connector;
 pub use connect::TlsError;
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri,
-    header::{CONTENT_LENGTH, HOST, PROXY_AUTHORIZATION},
+    header::{CONTENT_LENGTH, HOST, PROXY_AUTHORIZATION, TRANSFER_ENCODING},
     uri::{self, PathAndQuery, Scheme},
 };
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_util::{
     client::{legacy::Client, proxy::matcher::Matcher},
     rt::{TokioExecutor, TokioTimer},
 };
 use kept::{Kept, LinkBody};
+pub use outgoing::RequestBody;
 use rustls::pki_types::CertificateDer;
 
 use crate::{clock::Clock, types::BaseUrl};
@@ -71,7 +72,7 @@ enum Way {
     /// HTTP/1.1, directly.
     Direct(Arc<Kept>),
     /// Whatever the upstream speaks, perhaps through a proxy: a client has one HTTP/2 connection per origin.
-    Any { clients: Vec<Client<Connector, Full<Bytes>>>, next: AtomicUsize, proxies: Option<Arc<Matcher>> },
+    Any { clients: Vec<Client<Connector, RequestBody>>, next: AtomicUsize, proxies: Option<Arc<Matcher>> },
 }
 
 impl fmt::Debug for Way {
@@ -141,13 +142,18 @@ impl Transport {
         method: Method,
         target: PathAndQuery,
         mut headers: HeaderMap,
-        body: Bytes,
+        body: RequestBody,
     ) -> Result<Response<AnswerBody>, Fault> {
-        if body.is_empty() && expects_length(&method) {
-            // hyper says nothing about a body that is empty, and some upstreams then answer 411.
-            headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        if body.is_end_stream() {
+            if expects_length(&method) {
+                // hyper says nothing about a body that is empty, and some upstreams then answer 411.
+                headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+            }
+        } else if body.size_hint().exact().is_none() {
+            // Of a method that seldom has a body hyper would send none.
+            headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
-        let mut request = Request::new(Full::new(body));
+        let mut request = Request::new(body);
         *request.method_mut() = method;
         *request.headers_mut() = headers;
         let answer = match &self.0 {
