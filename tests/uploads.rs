@@ -50,7 +50,7 @@ fn field(name: &str, value: &str) -> Bytes {
 }
 
 fn form<const N: usize>(parts: [Bytes; N]) -> Bytes {
-    [&parts.concat(), format!("--{LINE}--\r\n").as_bytes()].concat().into()
+    parts.into_iter().chain([format!("--{LINE}--\r\n").into()]).flatten().collect()
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

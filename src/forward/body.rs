@@ -10,13 +10,21 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::{alarm::Alarm, leases::Lease, transport::AnswerBody, upload::Upload};
+use super::{
+    alarm::Alarm,
+    leases::Lease,
+    transport::{AnswerBody, Switched},
+    upload::Upload,
+};
 use crate::{
     provider::{
         self, Endpoint, Media, Tail, Told,
         stream::{Watch, judge_event},
     },
-    telemetry::access::{Access, Ending},
+    telemetry::{
+        TunnelEnd,
+        access::{Access, Ending},
+    },
     types::Verdict,
 };
 
@@ -41,6 +49,8 @@ pub struct LeasedBody {
     failing: Option<BodyError>,
     /// What the client still sends while it is answered.
     upload: Option<Arc<Upload>>,
+    /// The connection on which another protocol is spoken from now on.
+    switched: Option<Box<Switched>>,
 }
 
 /// What is still to come of a body.
@@ -109,6 +119,7 @@ impl LeasedBody {
             ended: false,
             failing,
             upload: None,
+            switched: None,
         }
     }
 
@@ -116,6 +127,23 @@ impl LeasedBody {
     pub(super) fn answering(mut self, upload: Arc<Upload>) -> Self {
         self.upload = Some(upload);
         self
+    }
+
+    /// The same, in front of another protocol.
+    pub(super) fn switched(mut self, switched: Box<Switched>) -> Self {
+        self.switched = Some(switched);
+        self
+    }
+
+    /// The connection on which that is spoken.
+    pub(super) fn take_switched(&mut self) -> Option<Box<Switched>> {
+        self.switched.take()
+    }
+
+    /// The other protocol has come to an end, after so many bytes.
+    pub(super) fn tunneled(&mut self, end: TunnelEnd, up: u64, down: u64) {
+        self.access.tunneled(end, up, down);
+        self.end(&Verdict::SUCCESS, end.ending());
     }
 
     /// The same, with an eye on errors in it: it is a stream of events.

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Response, StatusCode,
-    header::{CONTENT_ENCODING, CONTENT_LENGTH},
+    header::{CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, UPGRADE},
 };
 
 use super::{
-    Forwarder, Passed,
+    Forwarder, Passed, Tunnel,
     alarm::Alarm,
     body::{LeasedBody, Rest},
     error::{ForwardError, Unavailable},
@@ -17,6 +17,7 @@ use super::{
     leases::{Ask, Lease, NoLease, NoLeaseWhy},
     refusal::Refusal,
     tries::{Missed, Tries},
+    upgrade::is_websocket,
     upload::Upload,
 };
 use crate::{
@@ -31,6 +32,14 @@ use crate::{
 pub const SHOULD_RETRY: &str = "x-should-retry";
 
 impl Forwarder {
+    /// What goes on behind an answer that switches to another protocol.
+    #[must_use]
+    pub fn tunnel(&self, headers: &HeaderMap, mut body: LeasedBody) -> Option<Tunnel> {
+        let switched = body.take_switched()?;
+        let is_websocket = headers.get(UPGRADE).is_some_and(is_websocket);
+        Some(Tunnel::new(*switched, body, Arc::clone(&self.metrics), is_websocket))
+    }
+
     pub(super) fn deliver(
         &self,
         answer: Passed,
@@ -40,14 +49,22 @@ impl Forwarder {
         mut access: Access,
         alarm: Alarm,
     ) -> Response<LeasedBody> {
-        let Passed { mut parts, start, rest, watched, told, .. } = answer;
+        let Passed { mut parts, start, rest, watched, told, switched, .. } = answer;
         // What it costs is asked where tokens are limited.
         let is_counted = told.left.tokens.is_some() || lease.as_ref().is_some_and(Lease::counts_tokens);
         let media = Media::of(&parts.headers).filter(|_| is_counted);
         access.head(parts.status.as_u16());
+        let token = switched.is_some().then(|| parts.headers.remove(UPGRADE)).flatten();
         strip_answer(parts.status, &mut parts.headers, key.secret());
+        if let Some(token) = token {
+            parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            parts.headers.insert(UPGRADE, token);
+        }
         let start = Some(start).filter(|start| !start.is_empty());
         let mut body = LeasedBody::new(start, rest, lease, self.policy.idle_timeout, alarm, access);
+        if let Some(switched) = switched {
+            body = body.switched(switched);
+        }
         if let Some(upload) = upload {
             body = body.answering(upload);
         }

@@ -5,6 +5,7 @@ use std::sync::{Arc, atomic::AtomicU64};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, request::Parts};
 use http_body::Body;
+use hyper::upgrade::OnUpgrade;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
@@ -14,6 +15,7 @@ use super::{
     meaning::{Kind, Meaning},
     target::Target,
     transport::RequestBody,
+    upgrade::{BadUpgrade, Wish},
     upload::{Upload, UploadRest},
 };
 use crate::{
@@ -37,6 +39,8 @@ pub struct Inbound {
     body: Bytes,
     /// The rest of a body that is not held.
     upload: Option<Arc<Upload>>,
+    /// What it asks to be spoken in place of HTTP.
+    wish: Option<Box<Wish>>,
     pub(super) model: Option<Box<str>>,
     pub(super) stream: bool,
     pub(super) demand: Demand,
@@ -84,6 +88,12 @@ pub enum InboundError {
     /// A form that is too long to be held is coded, and so its model can't be read.
     #[error("the form is too large to be decoded: send it without Content-Encoding")]
     CodedForm,
+    /// It asks for another protocol, and not as one asks.
+    #[error(transparent)]
+    Upgrade(#[from] BadUpgrade),
+    /// Its query names two models.
+    #[error("the query names more than one `model`")]
+    TwoModels,
     /// It stopped in the middle.
     #[error("the body stalled")]
     Stalled,
@@ -145,7 +155,7 @@ impl Inbound {
     /// # Errors
     /// [`InboundError`], before anything was sent to an upstream.
     pub async fn read<B>(
-        parts: Parts,
+        mut parts: Parts,
         body: &mut Option<B>,
         target: Target,
         limits: BodyLimits,
@@ -155,6 +165,10 @@ impl Inbound {
     where
         B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + Unpin + 'static,
     {
+        let wish = Wish::of(&mut parts)?;
+        if wish.is_some() && !body.as_ref().is_none_or(Body::is_end_stream) {
+            return Err(BadUpgrade::Body.into());
+        }
         let kind = Kind::of(&parts.headers);
         let endpoint = provider::classify(&parts.method, target.path());
         let wants = FormModel::of(endpoint, &target);
@@ -179,7 +193,11 @@ impl Inbound {
                 (held, Some(upload), meaning)
             }
         };
-        let Meaning { model, stream, demand } = meaning;
+        let Meaning { mut model, mut stream, demand } = meaning;
+        if wish.is_some() {
+            // Its head comes before the work, as that of a stream does.
+            (model, stream) = (model_in_query(&target)?, true);
+        }
         let may_repeat = endpoint.may_repeat_after_write(parts.headers.contains_key("idempotency-key"));
         let mut headers = parts.headers;
         strip_request(&mut headers);
@@ -189,6 +207,7 @@ impl Inbound {
             headers,
             body,
             upload,
+            wish,
             model,
             stream,
             demand,
@@ -255,6 +274,17 @@ impl Inbound {
         self.upload.as_ref()
     }
 
+    /// What it asks to be spoken in place of HTTP.
+    pub(super) fn wish(&self) -> Option<&Wish> {
+        self.wish.as_deref()
+    }
+
+    /// The client's connection, if another protocol may be spoken on it.
+    #[must_use]
+    pub fn take_client(&mut self) -> Option<Box<OnUpgrade>> {
+        self.wish.as_mut()?.take_client().map(Box::new)
+    }
+
     /// The body of one more attempt.
     pub(super) fn body(&self) -> RequestBody {
         match &self.upload {
@@ -277,6 +307,19 @@ impl Inbound {
     pub(super) fn purpose(&self) -> &str {
         self.target.path().split('/').find(|segment| !segment.is_empty()).unwrap_or_default()
     }
+}
+
+/// The model that a query names.
+fn model_in_query(target: &Target) -> Result<Option<Box<str>>, InboundError> {
+    let mut names = target.values("model").filter(|name| !name.is_empty());
+    let Some(name) = names.next() else { return Ok(None) };
+    if names.any(|other| other != name) {
+        return Err(InboundError::TwoModels);
+    }
+    if name.len() > LONGEST_MODEL {
+        return Err(InboundError::ModelTooLong);
+    }
+    Ok(Some(name.into()))
 }
 
 /// Whether a form must name a model.

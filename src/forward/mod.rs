@@ -19,6 +19,8 @@ mod refusal;
 mod target;
 pub mod transport;
 mod tries;
+mod tunnel;
+mod upgrade;
 mod upload;
 mod why;
 
@@ -37,7 +39,7 @@ pub use delivery::SHOULD_RETRY;
 pub use error::{ForwardError, Unavailable};
 use headers::add_key;
 use hedge::Course;
-use http::{Response, response::Parts};
+use http::{HeaderMap, Response, response::Parts, uri::PathAndQuery};
 use http_body::Body as _;
 pub use inbound::{BodyLimit, BodyLimits, Inbound, InboundError, ReplayMemory};
 pub use leases::SharedPool;
@@ -47,8 +49,10 @@ pub use plan::{Facts, Plan, Step, Stop};
 pub use policy::{Backoff, InvalidBackoff, Policy};
 use refusal::Refusal;
 pub use target::{BadTarget, Target};
-use transport::{AnswerBody, Fault, Transport};
+use transport::{AnswerBody, Fault, Switched, Transport};
 use tries::{Missed, Tries};
+pub use tunnel::Tunnel;
+pub use upgrade::{BadUpgrade, Wish};
 pub use upload::{ClientBody, UploadRest};
 use why::{RULED_OUT, Story};
 
@@ -289,6 +293,9 @@ impl Forwarder {
         let target = inbound.target.under(base)?;
         let mut headers = inbound.headers.clone();
         add_key(&mut headers, key);
+        if let Some(wish) = inbound.wish() {
+            return Box::pin(self.upgrade(key, inbound, wish, (target, headers), limit, alarm)).await;
+        }
         let sending = self.transport.send(base, inbound.method.clone(), target, headers, inbound.body());
         let mut sending = pin!(sending);
         let mut until = self.clock.mono() + limit;
@@ -304,32 +311,57 @@ impl Forwarder {
         };
         let answer = match sent {
             Some(Ok(answer)) => answer,
-            Some(Err(fault)) => {
+            sent => {
                 if let Some(failure) = inbound.failure() {
                     return Err(failure.into());
                 }
-                tracing::debug!(key.id = %key.id(), %fault, "no answer");
-                let fault = match fault {
-                    Fault::Unreachable(_) => provider::Fault::Connect,
-                    Fault::Broken(_) => provider::Fault::Broken,
-                };
-                return Ok(Attempt::Missed(Missed {
-                    key: Arc::clone(key),
-                    verdict: provider::judge_fault(fault),
-                    told: Told::default(),
-                    refusal: None,
-                }));
-            }
-            None => {
-                let verdict = provider::judge_fault(provider::Fault::HeadTimeout);
-                return Ok(Attempt::Missed(Missed {
-                    key: Arc::clone(key),
-                    verdict,
-                    told: Told::default(),
-                    refusal: None,
-                }));
+                return Ok(Attempt::without_answer(key, sent.and_then(Result::err)));
             }
         };
+        self.answered(answer, key, inbound, limit, until, alarm).await
+    }
+
+    /// The same of a request for another protocol.
+    async fn upgrade(
+        &self,
+        key: &Arc<Key>,
+        inbound: &Inbound,
+        wish: &Wish,
+        (target, mut headers): (PathAndQuery, HeaderMap),
+        limit: Duration,
+        alarm: &mut Alarm,
+    ) -> Result<Attempt, ForwardError> {
+        wish.ask(&mut headers);
+        let asking = self.transport.upgrade(&key.settings().base, inbound.method.clone(), target, headers);
+        let until = self.clock.mono() + limit;
+        let (answer, switched) = match alarm.limit(until, asking).await {
+            Some(Ok(answered)) => answered,
+            asked => return Ok(Attempt::without_answer(key, asked.and_then(Result::err))),
+        };
+        let Some(switched) = switched else {
+            return self.answered(answer, key, inbound, limit, until, alarm).await;
+        };
+        if !wish.is_met_by(answer.headers()) {
+            let fault = Fault::Broken("the protocol is none that was asked for".to_owned());
+            return Ok(Attempt::without_answer(key, Some(fault)));
+        }
+        let told = told(answer.headers(), &[], self.clock.wall());
+        let (parts, _) = answer.into_parts();
+        let (start, rest, switched) = (Bytes::new(), Rest::Ended, Some(Box::new(switched)));
+        let passed = Passed { parts, start, rest, verdict: Verdict::SUCCESS, told, watched: None, switched };
+        Ok(Attempt::Passed(passed))
+    }
+
+    /// What an answer comes to.
+    async fn answered(
+        &self,
+        answer: Response<AnswerBody>,
+        key: &Arc<Key>,
+        inbound: &Inbound,
+        limit: Duration,
+        until: Instant,
+        alarm: &mut Alarm,
+    ) -> Result<Attempt, ForwardError> {
         if !provider::reads_body(answer.status()) {
             let attempt = self.begun(answer, key, inbound, alarm, until).await;
             return match inbound.failure() {
@@ -370,8 +402,16 @@ impl Forwarder {
         let may_fail = watched.is_some() || asks_a_model && media.is_some();
         if !may_fail || verdict.class != Class::Success || body.is_end_stream() {
             let rest = Rest::Coming(body);
-            let (start, watched) = (Bytes::new(), None);
-            return Attempt::Passed(Passed { parts, start, rest, verdict, told, watched });
+            let start = Bytes::new();
+            return Attempt::Passed(Passed {
+                parts,
+                start,
+                rest,
+                verdict,
+                told,
+                watched: None,
+                switched: None,
+            });
         }
         let hold = LONGEST_HOLD.min(self.policy.idle_timeout);
         let until = until.min(self.clock.mono() + hold);
@@ -385,7 +425,15 @@ impl Forwarder {
             // Nothing of it was delivered: it is as if it had not begun.
             (None, Rest::Broken) => (provider::judge_fault(provider::Fault::BrokenBody), None),
             (None, rest) => {
-                return Attempt::Passed(Passed { parts, start, rest, verdict, told, watched });
+                return Attempt::Passed(Passed {
+                    parts,
+                    start,
+                    rest,
+                    verdict,
+                    told,
+                    watched,
+                    switched: None,
+                });
             }
         };
         Attempt::Missed(Missed { key: Arc::clone(key), verdict, told, refusal })
@@ -396,6 +444,21 @@ enum Attempt {
     /// Nothing that had to be understood first: it goes through.
     Passed(Passed),
     Missed(Missed),
+}
+
+impl Attempt {
+    /// Without a head, because of `fault`, or because none came in time.
+    fn without_answer(key: &Arc<Key>, fault: Option<Fault>) -> Self {
+        if let Some(fault) = &fault {
+            tracing::debug!(key.id = %key.id(), %fault, "no answer");
+        }
+        let verdict = provider::judge_fault(match fault {
+            Some(Fault::Unreachable(_)) => provider::Fault::Connect,
+            Some(Fault::Broken(_)) => provider::Fault::Broken,
+            None => provider::Fault::HeadTimeout,
+        });
+        Self::Missed(Missed { key: Arc::clone(key), verdict, told: Told::default(), refusal: None })
+    }
 }
 
 /// An answer that is delivered.
@@ -409,4 +472,6 @@ struct Passed {
     told: Told,
     /// If it is a stream of events: of which kind of endpoint.
     watched: Option<Endpoint>,
+    /// If another protocol is spoken from now on: its connection.
+    switched: Option<Box<Switched>>,
 }

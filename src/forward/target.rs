@@ -1,5 +1,7 @@
 //! Where a request goes: its path and query, checked once so that nobody on the way can read them differently.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::uri::PathAndQuery;
 
@@ -64,6 +66,13 @@ impl Target {
     #[must_use]
     pub fn path(&self) -> &str {
         &self.path[self.start..]
+    }
+
+    /// The values that its query gives `name`, decoded.
+    pub(super) fn values<'t>(&'t self, name: &'t str) -> impl Iterator<Item = Cow<'t, str>> {
+        let query = self.query.as_deref().unwrap_or_default();
+        let pairs = url::form_urlencoded::parse(query.as_bytes());
+        pairs.filter(move |(found, _)| found == name).map(|(_, value)| value)
     }
 
     /// The path and query of this target below `base`: what was asked for, byte for byte.
@@ -147,7 +156,7 @@ fn is_dots(segment: &str) -> bool {
     names.any(|name| name == "." || name == "..")
 }
 
-fn decode_separators_and_dots(segment: &str) -> std::borrow::Cow<'_, str> {
+fn decode_separators_and_dots(segment: &str) -> Cow<'_, str> {
     if !segment.contains('%') {
         return segment.into();
     }
@@ -161,7 +170,7 @@ fn decode_separators_and_dots(segment: &str) -> std::borrow::Cow<'_, str> {
 }
 
 /// The query without parameters named `key`.
-fn without_key(query: &str) -> std::borrow::Cow<'_, str> {
+fn without_key(query: &str) -> Cow<'_, str> {
     let is_key = |pair: &&str| {
         let name = pair.split('=').next().unwrap_or_default();
         let name: Vec<_> = url::form_urlencoded::parse(name.as_bytes()).collect();

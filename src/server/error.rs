@@ -143,7 +143,9 @@ impl From<InboundError> for Refusal {
             | InboundError::ModelTooLong
             | InboundError::Form(_)
             | InboundError::ModelBehindFile
-            | InboundError::CodedForm) => {
+            | InboundError::CodedForm
+            | InboundError::TwoModels
+            | InboundError::Upgrade(_)) => {
                 bad(ErrorCode::InvalidRequest, format!("The request is not understood: {error}."))
             }
             InboundError::Stalled => {

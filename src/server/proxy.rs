@@ -11,22 +11,24 @@ use std::{
 use bytes::Bytes;
 use futures_util::{FutureExt as _, future::Either};
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Request, Response, Version,
+    HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version,
     header::{CONTENT_LENGTH, EXPECT},
     request::Parts,
 };
 use http_body::Body;
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
+use hyper::{body::Incoming, upgrade::OnUpgrade};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
 use tokio_util::{future::FutureExt as _, sync::CancellationToken};
 
-use super::{AnswerBody, Connections, Settings, auth, cors, error::Refusal, framing, peer};
+use super::{Afterwards, AnswerBody, Connections, Settings, auth, cors, error::Refusal, framing, peer};
 use crate::{
     client::Clients,
     clock::Clock,
     forward::{
-        Alarm, BodyLimits, ForwardError, Forwarder, Inbound, LeasedBody, ReplayMemory, Target, UploadRest,
-        headers::REQUEST_ID,
+        Alarm, BodyLimits, ForwardError, Forwarder, Inbound, LeasedBody, ReplayMemory, Target, Tunnel,
+        UploadRest, headers::REQUEST_ID,
     },
     redact,
     telemetry::{Metrics, access::Access},
@@ -167,12 +169,13 @@ pub(super) fn handle(
     peer: IpAddr,
     id: &HeaderValue,
     request: Request<Incoming>,
+    after: &Afterwards,
 ) -> impl Future<Output = Response<AnswerBody>> {
     let reading = Box::pin(read(proxy, peer, id, request));
     let serving = async move {
         let Read { access, mut inbound, rest, alarm } = reading.await;
         match &mut inbound {
-            Ok(inbound) => serve(proxy, inbound, access, alarm).await,
+            Ok(inbound) => serve(proxy, inbound, access, alarm, after).await,
             Err(refusal) => {
                 if let Some(rest) = rest {
                     Box::pin(linger(rest)).await;
@@ -214,11 +217,12 @@ fn serve(
     inbound: &mut Inbound,
     access: Access,
     alarm: Alarm,
+    after: &Afterwards,
 ) -> impl Future<Output = Response<AnswerBody>> {
-    let rest = inbound.rest();
+    let (rest, client) = (inbound.rest(), inbound.take_client());
     // Boxed only then: who waits for a key has no need of the room.
     proxy.forwarder.run(inbound, access, alarm).then(move |answer| {
-        let answer = answered(proxy, answer);
+        let answer = answered(proxy, answer, client, after);
         let refused = !answer.status().is_success();
         match rest.filter(|_| refused).and_then(UploadRest::take) {
             Some(rest) => Either::Left(Box::pin(linger(rest).map(|()| answer))),
@@ -230,6 +234,8 @@ fn serve(
 fn answered(
     proxy: &Proxy,
     answer: Result<Response<LeasedBody>, (ForwardError, Access)>,
+    client: Option<Box<OnUpgrade>>,
+    after: &Afterwards,
 ) -> Response<AnswerBody> {
     match answer {
         Ok(mut answer) => {
@@ -237,9 +243,35 @@ fn answered(
                 let named = names(answer.body().access());
                 answer.headers_mut().extend(named);
             }
+            if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+                let (head, body) = answer.into_parts();
+                let tunnel = proxy.forwarder.tunnel(&head.headers, body);
+                if let Some((tunnel, client)) = tunnel.zip(client) {
+                    after.goes_on(Box::pin(go_on(proxy, tunnel, *client)));
+                }
+                return Response::from_parts(head, AnswerBody::Own(axum::body::Body::empty()));
+            }
             answer.map(|body| AnswerBody::Passed(Box::new(body)))
         }
         Err((error, access)) => refuse(proxy, error.into(), access),
+    }
+}
+
+/// What goes on between a client that has been told to go on and its upstream.
+fn go_on(proxy: &Proxy, tunnel: Tunnel, client: OnUpgrade) -> impl Future<Output = ()> + use<> {
+    let Settings { frame_limit, shutdown_delay, drain, .. } = proxy.settings;
+    let Stages { stopping, last_call } = proxy.stages.clone();
+    async move {
+        let Ok(client) = client.await else { return };
+        let Ok(hyper::upgrade::Parts { io, read_buf, .. }) = client.downcast::<TokioIo<TcpStream>>() else {
+            return;
+        };
+        let leave = async {
+            stopping.cancelled().await;
+            // So that both sides have heard of it, and answered, before they are cut.
+            tokio::time::sleep(shutdown_delay + drain / 2).await;
+        };
+        tunnel.run(io.into_inner(), read_buf, frame_limit, leave, last_call.cancelled()).await;
     }
 }
 

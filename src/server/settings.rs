@@ -14,6 +14,8 @@ pub struct Settings {
     pub body_limit: usize,
     /// The largest that is no JSON.
     pub upload_limit: u64,
+    /// The largest frame of a WebSocket.
+    pub frame_limit: u64,
     /// How much memory request bodies may take in all while they may have to be sent again.
     pub replay_memory: usize,
     /// How many connections at once; more wait in the listener's backlog.
@@ -38,6 +40,9 @@ impl Settings {
     /// The largest body that is no JSON unless a file says otherwise: 512 MiB.
     pub const DEFAULT_UPLOAD_LIMIT: u64 = 512 << 20;
 
+    /// The largest frame of a WebSocket unless a file says otherwise: 16 MiB.
+    pub const DEFAULT_FRAME_LIMIT: u64 = 16 << 20;
+
     /// The memory for request bodies unless a file says otherwise: 512 MiB.
     pub const DEFAULT_REPLAY_MEMORY: usize = 512 << 20;
 
@@ -48,6 +53,7 @@ impl Settings {
             bind,
             body_limit: Self::DEFAULT_BODY_LIMIT,
             upload_limit: Self::DEFAULT_UPLOAD_LIMIT,
+            frame_limit: Self::DEFAULT_FRAME_LIMIT,
             replay_memory: Self::DEFAULT_REPLAY_MEMORY,
             max_connections: NonZeroUsize::new(65_536).expect("not zero"),
             trusted_proxies: Vec::new(),

@@ -14,3 +14,4 @@ pub mod proxy;
 pub mod raw;
 pub mod still;
 pub mod upstream;
+pub mod websocket;

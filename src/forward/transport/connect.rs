@@ -47,6 +47,8 @@ type Connecting<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
 #[derive(Clone)]
 pub(super) struct Connector {
     tls: HttpsConnector<Way>,
+    way: Way,
+    config: Arc<ClientConfig>,
     patience: Duration,
 }
 
@@ -58,10 +60,13 @@ struct Way {
     /// To an HTTP proxy, which may speak TLS too.
     http_proxy: HttpsConnector<HttpConnector>,
     proxies: Option<Arc<Matcher>>,
+    /// Whether an HTTP proxy is asked for a tunnel to whatever host.
+    tunnels: bool,
 }
 
 impl Connector {
-    pub(super) fn new(settings: &Settings) -> Result<Self, TlsError> {
+    /// With `http2`, that is offered.
+    pub(super) fn new(settings: &Settings, http2: bool) -> Result<Self, TlsError> {
         let mut tcp = HttpConnector::new();
         // The scheme is the concern of what is around it.
         tcp.enforce_http(false);
@@ -74,11 +79,18 @@ impl Connector {
         let mut config = tls(settings)?;
         // A proxy is spoken to in HTTP/1.1.
         let http_proxy = (tcp.clone(), Arc::new(config.clone())).into();
-        if settings.http2 {
+        if http2 {
             config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         }
-        let way = Way { tcp, http_proxy, proxies: settings.proxies.clone() };
-        Ok(Self { tls: (way, Arc::new(config)).into(), patience: settings.connect_timeout })
+        let way = Way { tcp, http_proxy, proxies: settings.proxies.clone(), tunnels: false };
+        let (way, config, patience) = (way, Arc::new(config), settings.connect_timeout);
+        Ok(Self { tls: (way.clone(), Arc::clone(&config)).into(), way, config, patience })
+    }
+
+    /// The same for what no proxy understands: it is asked for a tunnel.
+    pub(super) fn tunneling(self) -> Self {
+        let way = Way { tunnels: true, ..self.way };
+        Self { tls: (way.clone(), Arc::clone(&self.config)).into(), way, ..self }
     }
 }
 
@@ -154,7 +166,8 @@ impl Way {
                     Ok(Stream::new(MaybeHttpsStream::Http(io), false))
                 })
             }
-            _ if host.scheme() == Some(&Scheme::HTTPS) => {
+            _ if self.tunnels || host.scheme() == Some(&Scheme::HTTPS) => {
+                let host = if self.tunnels { with_port(host) } else { host };
                 let mut tunnel = Tunnel::new(at, self.http_proxy.clone());
                 if let Some(credential) = proxy.basic_auth() {
                     tunnel = tunnel.with_auth(credential.clone());
@@ -211,7 +224,7 @@ fn at_authority(authority: &str) -> Result<Uri, http::Error> {
 }
 
 /// A connection on its way to a host.
-pub(super) struct Stream {
+pub(in crate::forward) struct Stream {
     io: MaybeHttpsStream<TokioIo<TcpStream>>,
     /// Whether it ends at a proxy that must be told the whole URL of each request.
     proxied: bool,
