@@ -141,6 +141,26 @@ async fn an_upload_that_is_not_held_arrives_byte_for_byte_and_framed_as_it_came(
 }
 
 #[tokio::test]
+async fn an_upload_over_http_2_is_sent_on_and_refused_as_any_other() {
+    let (upstream, proxy) = limited(&["sk-one"], "").await;
+    upstream.otherwise(Answer::ok());
+    let http2 = reqwest::Client::builder().no_proxy().http2_prior_knowledge().build().unwrap();
+    let send = async |body: Bytes, media: &str| {
+        let request = http2.post(proxy.url("/v1/files")).header("content-type", media).body(body);
+        let answer = patiently(request.send()).await.unwrap();
+        (answer.status().as_u16(), patiently(answer.text()).await.unwrap())
+    };
+    let body = noise(MOST);
+    assert_eq!(send(body.clone(), BYTES).await.0, 200);
+    assert!(upstream.last_request().body == body);
+    let (status, text) = send(noise(MOST + 1), BYTES).await;
+    assert!(status == 413 && text.contains("server.max_upload_bytes"), "{text}");
+    upstream.otherwise(Answer::status(404).error("invalid_request_error", "", "No.").early());
+    let (status, text) = send(body, BYTES).await;
+    assert!(status == 404 && text.contains("No."), "{text}");
+}
+
+#[tokio::test]
 async fn methods_that_seldom_have_a_body_send_theirs() {
     let (upstream, proxy) = limited(&["sk-one"], "").await;
     upstream.otherwise(Answer::ok());
@@ -414,7 +434,13 @@ impl<F: Future> Beside for F {}
 
 #[tokio::test]
 async fn a_client_that_leaves_in_the_middle_takes_the_call_along_and_no_key_is_blamed() {
-    let (upstream, proxy) = limited(&["sk-one"], "").await;
+    for in_upstream in ["", "http2 = true"] {
+        leave_in_the_middle(in_upstream).await;
+    }
+}
+
+async fn leave_in_the_middle(in_upstream: &str) {
+    let (upstream, proxy) = limited(&["sk-one"], in_upstream).await;
     upstream.otherwise(Answer::ok());
     for framed in BOTH {
         for finish in [false, true] {

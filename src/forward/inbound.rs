@@ -3,7 +3,7 @@
 use std::sync::{Arc, atomic::AtomicU64};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Method, request::Parts};
+use http::{HeaderMap, HeaderValue, Method, Version, request::Parts};
 use http_body::Body;
 use hyper::upgrade::OnUpgrade;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -189,7 +189,7 @@ impl Inbound {
                     let plain = form.is_some();
                     return Err(if plain { InboundError::ModelBehindFile } else { InboundError::CodedForm });
                 }
-                let (held, upload) = Upload::new(beginning, alarm.clock());
+                let (held, upload) = Upload::new(beginning, parts.version < Version::HTTP_2, alarm.clock());
                 (held, Some(upload), meaning)
             }
         };

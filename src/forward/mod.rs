@@ -39,7 +39,7 @@ pub use delivery::SHOULD_RETRY;
 pub use error::{ForwardError, Unavailable};
 use headers::add_key;
 use hedge::Course;
-use http::{HeaderMap, Response, response::Parts, uri::PathAndQuery};
+use http::{Response, response::Parts};
 use http_body::Body as _;
 pub use inbound::{BodyLimit, BodyLimits, Inbound, InboundError, ReplayMemory};
 pub use leases::SharedPool;
@@ -49,10 +49,10 @@ pub use plan::{Facts, Plan, Step, Stop};
 pub use policy::{Backoff, InvalidBackoff, Policy};
 use refusal::Refusal;
 pub use target::{BadTarget, Target};
-use transport::{AnswerBody, Fault, Switched, Transport};
+use transport::{AnswerBody, Switched, Transport};
 use tries::{Missed, Tries};
 pub use tunnel::Tunnel;
-pub use upgrade::{BadUpgrade, Wish};
+pub use upgrade::BadUpgrade;
 pub use upload::{ClientBody, UploadRest};
 use why::{RULED_OUT, Story};
 
@@ -315,41 +315,10 @@ impl Forwarder {
                 if let Some(failure) = inbound.failure() {
                     return Err(failure.into());
                 }
-                return Ok(Attempt::without_answer(key, sent.and_then(Result::err)));
+                return Ok(Attempt::without_answer(key, sent.and_then(Result::err).as_ref()));
             }
         };
         self.answered(answer, key, inbound, limit, until, alarm).await
-    }
-
-    /// The same of a request for another protocol.
-    async fn upgrade(
-        &self,
-        key: &Arc<Key>,
-        inbound: &Inbound,
-        wish: &Wish,
-        (target, mut headers): (PathAndQuery, HeaderMap),
-        limit: Duration,
-        alarm: &mut Alarm,
-    ) -> Result<Attempt, ForwardError> {
-        wish.ask(&mut headers);
-        let asking = self.transport.upgrade(&key.settings().base, inbound.method.clone(), target, headers);
-        let until = self.clock.mono() + limit;
-        let (answer, switched) = match alarm.limit(until, asking).await {
-            Some(Ok(answered)) => answered,
-            asked => return Ok(Attempt::without_answer(key, asked.and_then(Result::err))),
-        };
-        let Some(switched) = switched else {
-            return self.answered(answer, key, inbound, limit, until, alarm).await;
-        };
-        if !wish.is_met_by(answer.headers()) {
-            let fault = Fault::Broken("the protocol is none that was asked for".to_owned());
-            return Ok(Attempt::without_answer(key, Some(fault)));
-        }
-        let told = told(answer.headers(), &[], self.clock.wall());
-        let (parts, _) = answer.into_parts();
-        let (start, rest, switched) = (Bytes::new(), Rest::Ended, Some(Box::new(switched)));
-        let passed = Passed { parts, start, rest, verdict: Verdict::SUCCESS, told, watched: None, switched };
-        Ok(Attempt::Passed(passed))
     }
 
     /// What an answer comes to.
@@ -444,21 +413,6 @@ enum Attempt {
     /// Nothing that had to be understood first: it goes through.
     Passed(Passed),
     Missed(Missed),
-}
-
-impl Attempt {
-    /// Without a head, because of `fault`, or because none came in time.
-    fn without_answer(key: &Arc<Key>, fault: Option<Fault>) -> Self {
-        if let Some(fault) = &fault {
-            tracing::debug!(key.id = %key.id(), %fault, "no answer");
-        }
-        let verdict = provider::judge_fault(match fault {
-            Some(Fault::Unreachable(_)) => provider::Fault::Connect,
-            Some(Fault::Broken(_)) => provider::Fault::Broken,
-            None => provider::Fault::HeadTimeout,
-        });
-        Self::Missed(Missed { key: Arc::clone(key), verdict, told: Told::default(), refusal: None })
-    }
 }
 
 /// An answer that is delivered.

@@ -1,17 +1,28 @@
 //! A request for another protocol: what it asks for, and which of its headers go along.
 
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Version,
     header::{CONNECTION, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, UPGRADE},
     request::Parts,
+    uri::PathAndQuery,
 };
 use hyper::upgrade::OnUpgrade;
 
-use super::headers::is_clients_own;
+use super::{
+    Attempt, Forwarder, Inbound, Passed, alarm::Alarm, body::Rest, error::ForwardError,
+    headers::is_clients_own, transport::Fault,
+};
+use crate::{
+    provider::told,
+    types::{Key, Verdict},
+};
 
 /// What a client wants to speak in place of HTTP.
 #[derive(Debug)]
-pub struct Wish {
+pub(super) struct Wish {
     /// As it named it.
     token: HeaderValue,
     /// The subprotocols that it offers, without those that are credentials.
@@ -99,6 +110,39 @@ fn protocols(headers: &HeaderMap) -> Option<HeaderValue> {
     let items = values.flat_map(|value| value.split(',')).map(str::trim);
     let items: Vec<_> = items.filter(|item| !item.is_empty() && !is_clients_own(item)).collect();
     if items.is_empty() { None } else { HeaderValue::from_str(&items.join(", ")).ok() }
+}
+
+impl Forwarder {
+    /// One upstream call for another protocol, and what it came to.
+    pub(super) async fn upgrade(
+        &self,
+        key: &Arc<Key>,
+        inbound: &Inbound,
+        wish: &Wish,
+        (target, mut headers): (PathAndQuery, HeaderMap),
+        limit: Duration,
+        alarm: &mut Alarm,
+    ) -> Result<Attempt, ForwardError> {
+        wish.ask(&mut headers);
+        let asking = self.transport.upgrade(&key.settings().base, inbound.method.clone(), target, headers);
+        let until = self.clock.mono() + limit;
+        let (answer, switched) = match alarm.limit(until, asking).await {
+            Some(Ok(answered)) => answered,
+            asked => return Ok(Attempt::without_answer(key, asked.and_then(Result::err).as_ref())),
+        };
+        let Some(switched) = switched else {
+            return self.answered(answer, key, inbound, limit, until, alarm).await;
+        };
+        if !wish.is_met_by(answer.headers()) {
+            let fault = Fault::Broken("the protocol is none that was asked for".to_owned());
+            return Ok(Attempt::without_answer(key, Some(&fault)));
+        }
+        let told = told(answer.headers(), &[], self.clock.wall());
+        let (parts, _) = answer.into_parts();
+        let (start, rest, switched) = (Bytes::new(), Rest::Ended, Some(Box::new(switched)));
+        let passed = Passed { parts, start, rest, verdict: Verdict::SUCCESS, told, watched: None, switched };
+        Ok(Attempt::Passed(passed))
+    }
 }
 
 #[cfg(test)]

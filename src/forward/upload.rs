@@ -40,6 +40,8 @@ pub(super) struct Upload {
     shared: Arc<Shared>,
     /// As the client declared it.
     length: Option<u64>,
+    /// Whether the client needs it read to the end before it hears a refusal.
+    lingers: bool,
 }
 
 /// The rest of an upload.
@@ -113,7 +115,7 @@ enum Cut {
 struct Spoilt;
 
 impl Upload {
-    pub(super) fn new(beginning: Beginning, clock: Clock) -> (Bytes, Arc<Self>) {
+    pub(super) fn new(beginning: Beginning, lingers: bool, clock: Clock) -> (Bytes, Arc<Self>) {
         let Beginning { held, next, rest, length, limit } = beginning;
         let now = clock.mono();
         let counted = held.len() + next.as_ref().map_or(0, Bytes::len);
@@ -133,7 +135,7 @@ impl Upload {
         };
         let counted = Arc::new(AtomicU64::new(counted as u64));
         let shared = Arc::new(Shared { flow: Mutex::new(flow), counted, limit });
-        (held, Arc::new(Self { shared, length }))
+        (held, Arc::new(Self { shared, length, lingers }))
     }
 
     /// The body of one more attempt, which begins with what is held.
@@ -188,7 +190,9 @@ impl Upload {
         let mut flow = self.shared.lock();
         flow.halted = true;
         let rest = flow.rest.take();
-        rest.filter(|rest| flow.cut.is_none_or(|cut| matches!(cut, Cut::TooLarge)) && !rest.is_end_stream())
+        rest.filter(|rest| {
+            self.lingers && flow.cut.is_none_or(|cut| matches!(cut, Cut::TooLarge)) && !rest.is_end_stream()
+        })
     }
 }
 

@@ -19,6 +19,7 @@ use http_body::Body;
 use http_body_util::BodyExt as _;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio_util::{future::FutureExt as _, sync::CancellationToken};
 
@@ -46,6 +47,9 @@ pub(super) const DEBUG_WHY: HeaderName = HeaderName::from_static("x-key-cycle-wh
 const LINGER_BYTES: usize = 64 << 20;
 /// And for how long.
 const LINGER: Duration = Duration::from_secs(5);
+
+/// After so much silence the system asks whether a client still lives, where another protocol is spoken.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
 /// First segments of the OpenAI API: taken without `/v1` too, as older clients send them.
 const WITHOUT_VERSION: [&str; 20] = [
@@ -266,12 +270,15 @@ fn go_on(proxy: &Proxy, tunnel: Tunnel, client: OnUpgrade) -> impl Future<Output
         let Ok(hyper::upgrade::Parts { io, read_buf, .. }) = client.downcast::<TokioIo<TcpStream>>() else {
             return;
         };
+        let client = io.into_inner();
+        // Who vanished without a word would hold a key for ever.
+        let _ = SockRef::from(&client).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE));
         let leave = async {
             stopping.cancelled().await;
             // So that both sides have heard of it, and answered, before they are cut.
             tokio::time::sleep(shutdown_delay + drain / 2).await;
         };
-        tunnel.run(io.into_inner(), read_buf, frame_limit, leave, last_call.cancelled()).await;
+        tunnel.run(client, read_buf, frame_limit, leave, last_call.cancelled()).await;
     }
 }
 
