@@ -10,6 +10,7 @@ use std::{
 };
 
 use support::{
+    binary::Folder,
     by_hand::ByHand,
     forward_proxy::ForwardProxy,
     proxy::{Proxy, keys_toml, toml},
@@ -310,6 +311,50 @@ async fn shutdown_says_goodbye_to_both_between_two_frames_and_ends_within_the_dr
 }
 
 #[tokio::test]
+async fn without_time_for_a_drain_goodbye_is_said_at_once() {
+    let (up, proxy) = by_hand("[server]\ngraceful_shutdown_seconds = 0\n").await;
+    let (mut client, mut upstream) = both(&proxy, &up).await;
+    let stopping = proxy.stop();
+    let hearing = async {
+        assert_eq!((client.goodbye().await, upstream.goodbye().await), (1001, 1001));
+        assert_eq!((client.frame().await, upstream.frame().await), (None, None));
+    };
+    let (drained, ()) = patiently(async { tokio::join!(stopping, hearing) }).await;
+    assert_eq!(drained, key_cycle_proxy::server::Drained::All);
+}
+
+#[tokio::test]
+async fn the_log_tells_of_a_tunnel_at_its_end() {
+    let echo = Echo::start("").await;
+    let settings = format!(
+        "[server]\nbind_addr = \"127.0.0.1:0\"\n[upstream]\nbase_url = \"{}\"\n\
+         [observability]\nmetrics_bind = \"off\"\nlog_format = \"json\"\n[[keys.pool]]\nkey = \"sk-a\"\n",
+        echo.url()
+    );
+    let mut proxy = Folder::with("config.toml", &settings).command(&[]).serve().await;
+    let address = proxy.url("").strip_prefix("http://").unwrap().parse().unwrap();
+    let mut raw = Raw::connect(address).await;
+    raw.send(handshake(TARGET, "")).await;
+    assert_eq!(raw.head().await.0, 101);
+    let mut client = Socket::over(raw, true);
+    client.send(TEXT, b"hello").await;
+    client.frame().await.unwrap();
+    client.send(CLOSE, b"").await;
+    client.frame().await.unwrap();
+    assert_eq!(client.frame().await, None);
+    drop(client);
+    let line: serde_json::Value = serde_json::from_str(&proxy.wait_for("\"tunnel\"").await).unwrap();
+    for (field, value) in [("tunnel", "closed"), ("ending", "complete"), ("model", "gpt-realtime")] {
+        assert_eq!(line[field], value, "{line}");
+    }
+    assert_eq!(
+        (line["status"].as_u64(), line["bytes"].as_u64(), line["bytes_up"].as_u64()),
+        (Some(101), Some(9), Some(17))
+    );
+    assert!(line["duration_ms"].is_number());
+}
+
+#[tokio::test]
 async fn a_frame_that_is_too_large_ends_it_for_both() {
     let (up, proxy) = by_hand("[server]\nmax_frame_bytes = 1000\n").await;
     for from_client in [true, false] {
@@ -446,6 +491,7 @@ async fn a_thousand_sockets_echo_in_order_and_close_cleanly() {
         sockets.push(connect(&proxy, TARGET, "").await.0);
     }
     assert_eq!(proxy.metric("key_cycle_tunnels").await, SOCKETS as f64);
+    assert_eq!(proxy.metric("key_cycle_connections").await, SOCKETS as f64);
     for round in 0..3 {
         for (n, socket) in sockets.iter_mut().enumerate() {
             for part in 0..4 {

@@ -1,8 +1,11 @@
 //! Uploads that are too long to be held: they go up once, as they come.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering::SeqCst},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
@@ -10,6 +13,7 @@ use support::{
     by_hand::ByHand,
     proxy::{Proxy, chat, client, keys_toml, toml},
     raw::{End, Heard, Raw, patiently},
+    still::StillClock,
     upstream::{Answer, Gate, Upstream},
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -544,7 +548,7 @@ async fn an_upstream_that_does_not_read_stops_the_client() {
         let mut before = usize::MAX;
         while before != written.load(SeqCst) {
             before = written.load(SeqCst);
-            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+            tokio::time::sleep(Duration::from_millis(300)).await;
         }
         assert!(before < LARGE / 2, "{before} bytes went into nowhere");
         let (came, _) = raw.exactly(LARGE).await;
@@ -573,4 +577,27 @@ async fn replay_memory_counts_what_is_held() {
             .status,
         200
     );
+}
+
+#[tokio::test]
+async fn what_is_on_its_way_up_is_not_cut_and_what_hangs_is() {
+    let up = ByHand::start().await;
+    let settings = "request_timeout_ms = 1000\ntotal_timeout_ms = 3000";
+    let proxy = Proxy::start(&toml(&up.url(), &["sk-one"], settings, LIMITS)).await;
+    let clock = StillClock::stop();
+    let mut raw = Raw::connect(proxy.address()).await;
+    raw.send(Framed::Chunked.head("/v1/files", BYTES, 0)).await;
+    raw.send(Framed::Chunked.piece(&noise(HELD * 2))).await;
+    let (mut upstream, _) = up.request().await;
+    for n in 0..8 {
+        let mark = format!("mark {n}");
+        raw.send(Framed::Chunked.piece(mark.as_bytes())).await;
+        upstream.until(&mark).await;
+        clock.pass(Duration::from_millis(900)).await;
+    }
+    clock.pass(Duration::from_millis(200)).await;
+    assert_ne!(upstream.rest().await.1, End::Marked);
+    raw.send(Framed::Chunked.end()).await;
+    let answer = raw.answer().await;
+    assert_eq!((answer.status, answer.code().as_str()), (504, "upstream_timeout"), "{answer:?}");
 }

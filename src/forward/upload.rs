@@ -309,3 +309,112 @@ impl Body for Passing {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{FutureExt as _, stream};
+    use http_body_util::{BodyExt as _, StreamBody};
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    type Pieces = mpsc::UnboundedSender<Result<Frame<Bytes>, BoxError>>;
+
+    /// One of which this is held, and what gives the rest.
+    fn upload(limit: u64) -> (Bytes, Arc<Upload>, Pieces) {
+        let (sender, mut receiver) = mpsc::unbounded_channel();
+        let rest =
+            ClientBody::new(StreamBody::new(stream::poll_fn(move |context| receiver.poll_recv(context))));
+        let beginning = Beginning { held: Bytes::from("held"), next: None, rest, length: None, limit };
+        let (held, upload) = Upload::new(beginning, true, Clock::system());
+        (held, upload, sender)
+    }
+
+    async fn next(body: &mut BoxBody<Bytes, BoxError>) -> Option<Result<Bytes, BoxError>> {
+        body.frame().await.map(|frame| frame.map(|frame| frame.into_data().expect("data")))
+    }
+
+    fn piece(text: &'static str) -> Result<Frame<Bytes>, BoxError> {
+        Ok(Frame::data(Bytes::from(text)))
+    }
+
+    #[tokio::test]
+    async fn each_attempt_begins_with_what_is_held_and_the_last_gets_the_rest() {
+        let (held, upload, sender) = upload(100);
+        let mut first = upload.send(held.clone());
+        assert_eq!(next(&mut first).await.unwrap().unwrap(), "held");
+        assert!(next(&mut first).now_or_never().is_none() && !upload.is_spent());
+        upload.halt();
+        sender.send(piece("rest")).unwrap();
+        assert!(next(&mut first).now_or_never().is_none() && !upload.is_spent());
+        let mut second = upload.send(held);
+        assert!(next(&mut first).await.unwrap().is_err(), "it has had its turn");
+        assert_eq!(next(&mut second).await.unwrap().unwrap(), "held");
+        assert_eq!(next(&mut second).await.unwrap().unwrap(), "rest");
+        assert!(upload.is_spent());
+        drop(sender);
+        assert!(next(&mut second).await.is_none() && upload.failure().is_none());
+        assert_eq!(upload.counter().load(Relaxed), 8);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rest_that_stalls_breaks_or_is_too_long_ends_early_and_says_why() {
+        let (held, stalled, _sender) = upload(100);
+        let mut body = stalled.send(held);
+        next(&mut body).await.unwrap().unwrap();
+        let before = Clock::system().mono();
+        assert!(next(&mut body).await.unwrap().is_err());
+        let waited = Clock::system().mono() - before;
+        assert!(waited >= BODY_GAP && matches!(stalled.failure(), Some(InboundError::Stalled)));
+
+        let (held, broken, sender) = upload(100);
+        let mut body = broken.send(held);
+        sender.send(Err("reset".into())).unwrap();
+        next(&mut body).await.unwrap().unwrap();
+        assert!(next(&mut body).await.unwrap().is_err());
+        assert!(matches!(broken.failure(), Some(InboundError::Broken)) && broken.take_rest().is_none());
+
+        let (held, long, sender) = upload(7);
+        let mut body = long.send(held);
+        sender.send(piece("abc")).unwrap();
+        sender.send(piece("d")).unwrap();
+        next(&mut body).await.unwrap().unwrap();
+        assert_eq!(next(&mut body).await.unwrap().unwrap(), "abc");
+        assert!(next(&mut body).await.unwrap().is_err());
+        let failure = long.failure();
+        assert!(matches!(failure, Some(InboundError::TooLarge { limit: 7, by: BodyLimit::Uploads })));
+        assert!(long.take_rest().is_some(), "the client may want to be read to its end");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_dribbles_is_cut_in_the_end() {
+        let (held, upload, sender) = upload(1 << 30);
+        let mut body = upload.send(held);
+        next(&mut body).await.unwrap().unwrap();
+        let before = Clock::system().mono();
+        let mut pieces = 0;
+        let waited = loop {
+            match next(&mut body).now_or_never() {
+                None => {
+                    tokio::time::sleep(BODY_GAP / 2).await;
+                    sender.send(piece("x")).unwrap();
+                    pieces += 1;
+                }
+                Some(Some(Err(_))) => break Clock::system().mono() - before,
+                Some(_) => {}
+            }
+            assert!(pieces < 1000);
+        };
+        assert!(waited >= BODY_TIME);
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_more_when_nobody_cares_for_the_answer() {
+        let (held, upload, _sender) = upload(100);
+        let mut body = upload.send(held);
+        next(&mut body).await.unwrap().unwrap();
+        upload.halt();
+        let (waiting, ()) = tokio::join!(next(&mut body), async { drop(upload) });
+        assert!(waiting.unwrap().is_err());
+    }
+}

@@ -17,6 +17,7 @@ use std::{
 
 use bytes::Bytes;
 use frames::Frames;
+use futures_util::FutureExt as _;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use way::{GOING_AWAY, Stopped, TOO_LARGE, Way};
 
@@ -125,9 +126,18 @@ impl Tunnel {
             }
             let _ = tokio::time::timeout(LINGER, pump.finish()).await;
         };
-        tokio::select! {
-            () = flowing => {}
-            () = over => {}
+        let is_cut = tokio::select! {
+            () = flowing => false,
+            () = over => true,
+        };
+        if is_cut {
+            if carrier.end == TunnelEnd::ClientLeft {
+                carrier.end = TunnelEnd::Shutdown;
+            }
+            // What can be said at once is.
+            pump.up.say_goodbye(GOING_AWAY);
+            pump.down.say_goodbye(GOING_AWAY);
+            let _ = poll_fn(|context| pump.poll_farewell(context)).now_or_never();
         }
         pump.count();
         (carrier.up, carrier.down) = (pump.up.bytes, pump.down.bytes);

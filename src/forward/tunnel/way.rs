@@ -231,3 +231,103 @@ impl Way {
         Poll::Ready(Ok(()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+
+    use super::*;
+
+    /// Text frames as a client sends them, each of another length.
+    fn frames(count: usize) -> Vec<Vec<u8>> {
+        let frame = |n: usize| {
+            let length = n * 37 % 300;
+            let mut frame = vec![0x81];
+            match length {
+                0..126 => frame.push(0x80 | length as u8),
+                _ => frame.extend([0x80 | 126, (length >> 8) as u8, length as u8]),
+            }
+            frame.extend([1, 2, 3, 4]);
+            frame.extend(std::iter::repeat_n(n as u8, length));
+            frame
+        };
+        (0..count).map(frame).collect()
+    }
+
+    /// Sends `all` in pieces through a way, which is told to say goodbye after so many of them.
+    async fn sent(all: &[u8], piece: usize, room: usize, goodbye_after: Option<usize>) -> (Vec<u8>, Way) {
+        let (mut near, mut reader) = duplex(piece);
+        let (mut writer, mut far) = duplex(room);
+        let (mut way, stopped) = Way::new(Some(Frames::new(1 << 20)), true, Vec::new());
+        assert_eq!(stopped, None);
+        let (told, mut is_told) = tokio::sync::oneshot::channel();
+        let writing = async {
+            let mut told = Some(told);
+            for (n, bytes) in all.chunks(piece).enumerate() {
+                if Some(n) == goodbye_after {
+                    let _ = told.take().map(|told| told.send(()));
+                }
+                near.write_all(bytes).await.unwrap();
+            }
+            drop(near);
+        };
+        let moving = async {
+            let stopped = poll_fn(|context| {
+                if is_told.try_recv().is_ok() {
+                    way.say_goodbye(GOING_AWAY);
+                }
+                way.poll(&mut reader, &mut writer, context)
+            });
+            assert_eq!(stopped.await, Stopped::Ended);
+            poll_fn(|context| way.poll_write(&mut writer, context)).await.unwrap();
+            drop(writer);
+        };
+        let mut came = Vec::new();
+        let reading = far.read_to_end(&mut came);
+        let ((), (), read) = tokio::join!(writing, moving, reading);
+        read.unwrap();
+        (came, way)
+    }
+
+    #[tokio::test]
+    async fn what_passes_is_what_came_whatever_the_pieces_and_the_room() {
+        let all = frames(40).concat();
+        // The last one has no end, and passes as far as it goes.
+        let all = &all[..all.len() - 1];
+        for piece in [1, 3, 64, 100_000] {
+            for room in [1, 5, 100_000] {
+                let (came, way) = sent(all, piece, room, None).await;
+                assert!(came == all, "{piece} {room}");
+                assert_eq!(way.bytes, all.len() as u64);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn goodbye_is_said_between_two_frames_and_nothing_follows_it() {
+        let frames = frames(40);
+        let all = frames.concat();
+        let mut ends = vec![0];
+        for frame in &frames {
+            ends.push(ends.last().unwrap() + frame.len());
+        }
+        for piece in [1, 3, 64] {
+            for room in [1, 5, 100_000] {
+                for after in [0, 1, 5, 60] {
+                    let (came, way) = sent(&all, piece, room, Some(after)).await;
+                    let (passed, goodbye) = came.split_at(came.len() - 8);
+                    assert!(
+                        ends.contains(&passed.len()) && all.starts_with(passed),
+                        "{piece} {room} {after}"
+                    );
+                    assert_eq!(goodbye[..2], [0x88, 0x82]);
+                    let code = [goodbye[6] ^ goodbye[2], goodbye[7] ^ goodbye[3]];
+                    assert_eq!(u16::from_be_bytes(code), GOING_AWAY);
+                    assert!(way.is_done() || way.unflushed);
+                }
+            }
+        }
+    }
+}
