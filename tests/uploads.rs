@@ -469,7 +469,13 @@ async fn leave_in_the_middle(in_upstream: &str) {
         "{metrics}"
     );
     assert_eq!(
-        client().post(proxy.url("/v1/chat/completions")).body(chat("m")).send().await.unwrap().status(),
+        client()
+            .post(proxy.url("/v1/chat/completions"))
+            .body(chat("m"))
+            .send()
+            .await
+            .expect("an answer")
+            .status(),
         200
     );
 }
