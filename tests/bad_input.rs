@@ -349,9 +349,8 @@ async fn an_answer_that_nobody_sent_for_makes_no_tunnel() {
     pair.upstream.otherwise(Answer::raw(
         "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nhello",
     ));
-    let upgrade = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-key: x";
     let mut raw = Raw::connect(pair.proxy.address()).await;
-    raw.send(get(&format!("host: p\r\n{upgrade}")) + "\u{1}hello").await;
+    raw.send(get("host: p\r\nupgrade: websocket\r\nsec-websocket-key: x") + "\u{1}hello").await;
     let (status, _) = raw.head().await;
     assert_eq!(status, 502);
 }

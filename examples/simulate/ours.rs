@@ -212,7 +212,7 @@ impl<'p> Ours<'p> {
         self.pool.note(now, &ticket, verdict.class);
         let announced = self.pool.announced(now, &ticket, &request.want(), &told.left);
         let effects = self.pool.settle(now, ticket, Outcome::of(verdict), &request.want());
-        let facts = Facts { local: self.pool.failure_is_local(&key) };
+        let facts = Facts { local: self.pool.failure_is_local(&key), spent: false };
         let afford = || self.budget.withdraw(now);
         let step = request.plan.step(verdict, facts, now, &mut self.rng, afford);
         self.carry_out(world, announced);

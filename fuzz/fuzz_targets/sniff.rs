@@ -5,7 +5,7 @@
 use std::{fmt, ops::Range};
 
 use common::first_line;
-use key_cycle_proxy::provider::{Place, SniffError, Sniffed, UnclearModel, model_in_form, sniff};
+use key_cycle_proxy::provider::{BadForm, Place, SniffError, Sniffed, model_in_form, sniff};
 use libfuzzer_sys::fuzz_target;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
@@ -157,7 +157,7 @@ fn form(input: &[u8]) {
     let whole = [FILE, MODEL, input, b"\r\n", FILE, b"--b--\r\n"].concat();
     if !input.windows(5).any(|part| part == b"\r\n--b") {
         let name = str::from_utf8(input).ok().filter(|name| (1..=256).contains(&name.len()));
-        let expected = name.map(|name| Some(name.to_owned())).ok_or(UnclearModel);
+        let expected = name.map(|name| Some(name.to_owned())).ok_or(BadForm::UnclearModel);
         assert_eq!(model_in_form(TYPE, &whole.into()), expected);
     }
 }

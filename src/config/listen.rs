@@ -41,6 +41,8 @@ pub(super) fn server(mut section: Section<'_, '_>, open: bool, flags: &Flags, en
     let body_limit = limit.unwrap_or(default.body_limit);
     Settings {
         body_limit,
+        upload_limit: section.whole("max_upload_bytes", 1..=u64::MAX).unwrap_or(default.upload_limit),
+        frame_limit: section.whole("max_frame_bytes", 125..=u64::MAX).unwrap_or(default.frame_limit),
         replay_memory: section
             .whole("replay_memory_bytes", 1..=u64::MAX)
             .unwrap_or(default.replay_memory)

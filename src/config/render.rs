@@ -28,6 +28,8 @@ pub(super) fn render(config: &Config) -> String {
     text.section("[server]");
     text.string("bind_addr", server.bind);
     text.plain("request_body_limit_bytes", server.body_limit);
+    text.plain("max_upload_bytes", server.upload_limit);
+    text.plain("max_frame_bytes", server.frame_limit);
     text.plain("replay_memory_bytes", server.replay_memory);
     text.plain("graceful_shutdown_seconds", server.drain.as_secs());
     text.plain("shutdown_delay_seconds", server.shutdown_delay.as_secs());

@@ -2,6 +2,7 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
@@ -9,13 +10,21 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::{alarm::Alarm, leases::Lease, transport::AnswerBody};
+use super::{
+    alarm::Alarm,
+    leases::Lease,
+    transport::{AnswerBody, Switched},
+    upload::Upload,
+};
 use crate::{
     provider::{
         self, Endpoint, Meter, Told,
         stream::{Extra, Watch, judge_event},
     },
-    telemetry::access::{Access, Ending},
+    telemetry::{
+        TunnelEnd,
+        access::{Access, Ending},
+    },
     types::{Cost, Verdict},
 };
 
@@ -42,6 +51,10 @@ pub struct LeasedBody {
     ended: bool,
     /// The error that comes next.
     failing: Option<BodyError>,
+    /// What the client still sends while it is answered.
+    upload: Option<Arc<Upload>>,
+    /// The connection on which another protocol is spoken from now on.
+    switched: Option<Box<Switched>>,
 }
 
 /// What is still to come of a body.
@@ -111,7 +124,32 @@ impl LeasedBody {
             extra: None,
             ended: false,
             failing,
+            upload: None,
+            switched: None,
         }
+    }
+
+    /// The same, to a body that may still be on its way.
+    pub(super) fn answering(mut self, upload: Arc<Upload>) -> Self {
+        self.upload = Some(upload);
+        self
+    }
+
+    /// The same, in front of another protocol.
+    pub(super) fn switched(mut self, switched: Box<Switched>) -> Self {
+        self.switched = Some(switched);
+        self
+    }
+
+    /// The connection on which that is spoken.
+    pub(super) fn take_switched(&mut self) -> Option<Box<Switched>> {
+        self.switched.take()
+    }
+
+    /// The other protocol has come to an end, after so many bytes.
+    pub(super) fn tunneled(&mut self, end: TunnelEnd, up: u64, down: u64) {
+        self.access.tunneled(end, up, down);
+        self.end(&Verdict::SUCCESS, end.ending());
     }
 
     /// The same, with an eye on errors in it: it is a stream of events.
@@ -206,6 +244,11 @@ impl LeasedBody {
         self.access.ended(ending);
     }
 
+    /// Whether the client has spoilt what is answered here.
+    fn is_spoilt(&self) -> bool {
+        self.upload.as_ref().is_some_and(|upload| upload.failure().is_some())
+    }
+
     /// Ends with `error`, after a pause of one turn: hyper throws away what it has not written when a body fails.
     fn fail(
         &mut self,
@@ -273,6 +316,11 @@ impl Body for LeasedBody {
                 // Trailers end here: no header announces them to the client, and nobody has looked for a key in them.
                 Poll::Ready(Some(Ok(frame))) => frame.into_data().ok(),
                 Poll::Ready(None) => None,
+                Poll::Ready(Some(Err(_))) if this.is_spoilt() => {
+                    // The client broke off its own request: nobody is to blame.
+                    (this.inner, this.lease, this.ended) = (None, None, true);
+                    return Poll::Ready(Some(Err(BodyError::Broken)));
+                }
                 Poll::Ready(Some(Err(_))) => return this.fail(BodyError::Broken, context),
                 Poll::Pending => {
                     ready!(this.idle.poll_silent(context));

@@ -1,13 +1,15 @@
 //! What the client gets: an answer, a refusal, or what is said when there is no further attempt.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Response, StatusCode,
-    header::{CONTENT_ENCODING, CONTENT_LENGTH},
+    header::{CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, UPGRADE},
 };
 
 use super::{
-    Forwarder, Passed,
+    Forwarder, Passed, Tunnel,
     alarm::Alarm,
     body::{LeasedBody, Rest},
     error::{ForwardError, Unavailable},
@@ -15,6 +17,8 @@ use super::{
     leases::{Ask, Lease, NoLease, NoLeaseWhy},
     refusal::Refusal,
     tries::{Missed, Tries},
+    upgrade::is_websocket,
+    upload::Upload,
 };
 use crate::{
     pool::{Causes, Reason},
@@ -27,20 +31,40 @@ use crate::{
 pub const SHOULD_RETRY: &str = "x-should-retry";
 
 impl Forwarder {
+    /// What goes on behind an answer that switches to another protocol.
+    #[must_use]
+    pub fn tunnel(&self, headers: &HeaderMap, mut body: LeasedBody) -> Option<Tunnel> {
+        let switched = body.take_switched()?;
+        let is_websocket = headers.get(UPGRADE).is_some_and(is_websocket);
+        Some(Tunnel::new(*switched, body, Arc::clone(&self.metrics), is_websocket))
+    }
+
     pub(super) fn deliver(
         &self,
         answer: Passed,
         lease: Option<Lease>,
+        upload: Option<Arc<Upload>>,
         key: &Key,
         mut access: Access,
         alarm: Alarm,
     ) -> Response<LeasedBody> {
-        let Passed { mut parts, start, rest, watched, meter, has_extra, told, .. } = answer;
+        let Passed { mut parts, start, rest, watched, meter, has_extra, told, switched, .. } = answer;
         let is_counted = told.left.tokens.is_some() || lease.as_ref().is_some_and(Lease::counts_tokens);
         access.head(parts.status.as_u16());
+        let token = switched.is_some().then(|| parts.headers.remove(UPGRADE)).flatten();
         strip_answer(parts.status, &mut parts.headers, key.secret());
+        if let Some(token) = token {
+            parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            parts.headers.insert(UPGRADE, token);
+        }
         let start = Some(start).filter(|start| !start.is_empty());
         let mut body = LeasedBody::new(start, rest, lease, self.policy.idle_timeout, alarm, access);
+        if let Some(switched) = switched {
+            body = body.switched(switched);
+        }
+        if let Some(upload) = upload {
+            body = body.answering(upload);
+        }
         if let Some(endpoint) = watched {
             body = body.watched(endpoint);
         }

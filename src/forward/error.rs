@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{naming::CannotRename, routes::Misrouted, target::BadTarget};
+use super::{inbound::InboundError, naming::CannotRename, routes::Misrouted, target::BadTarget};
 use crate::{clock::Now, pool::Causes};
 
 /// What a client is told when there is no answer to give it.
@@ -32,6 +32,9 @@ pub enum ForwardError {
     /// Its upstream failed, and it was to be served elsewhere.
     #[error("the upstream failed")]
     Elsewhere,
+    /// The client has spoilt its own body while it was sent on.
+    #[error(transparent)]
+    Body(#[from] InboundError),
     /// None was free within the wait.
     #[error("all keys are cooling")]
     AllKeysCooling(Unavailable),

@@ -79,6 +79,16 @@ fn is_hop_by_hop(name: &str) -> bool {
     )
 }
 
+/// A subprotocol that stands for a key of the client's: browsers can put one nowhere else.
+pub const KEY_PROTOCOL: &str = "openai-insecure-api-key.";
+
+/// Whether a subprotocol is a credential of the client's, or names its account.
+pub(super) fn is_clients_own(protocol: &str) -> bool {
+    let begins =
+        |start: &str| protocol.get(..start.len()).is_some_and(|found| found.eq_ignore_ascii_case(start));
+    [KEY_PROTOCOL, "openai-organization.", "openai-project."].into_iter().any(begins)
+}
+
 /// What a client sends that must not go upstream: its credentials, its account, its network, and what is set anew.
 fn stays_here(name: &str) -> bool {
     matches!(
@@ -92,7 +102,7 @@ fn stays_here(name: &str) -> bool {
             | "host"
             | "openai-organization"
             | "openai-project"
-            // Browsers put a key among the protocols; and no upgrade is forwarded.
+            // Browsers put a key among the protocols. Those that go upstream are set anew.
             | "sec-websocket-protocol"
             | "x-api-key"
             | "x-goog-api-key"

@@ -70,7 +70,9 @@ impl Attempt {
 impl Forwarder {
     /// After which time without an answer `inbound` is sent a second time.
     pub(super) fn hedges_after(&self, inbound: &Inbound) -> Option<Duration> {
-        self.policy.hedge_after.filter(|_| inbound.may_repeat)
+        self.policy
+            .hedge_after
+            .filter(|_| inbound.may_repeat && inbound.upload().is_none() && inbound.wish().is_none())
     }
 
     /// An attempt with `lease`, and with another key when nothing comes of it for a while.

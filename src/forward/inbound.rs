@@ -1,33 +1,34 @@
 //! The client's request, read and understood as far as routing needs.
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    sync::{Arc, atomic::AtomicU64},
+};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Method, header::CONTENT_TYPE, request::Parts};
+use http::{HeaderMap, HeaderValue, Method, Version, request::Parts};
 use http_body::Body;
-use http_body_util::BodyExt as _;
+use hyper::upgrade::OnUpgrade;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
     alarm::Alarm,
     asking,
-    coding::{UnknownCoding, decoded},
+    gather::{Gathered, gather},
     headers::strip_request,
+    meaning::{Kind, Meaning},
     naming::MODELS,
     routes::PoolIndex,
     target::Target,
+    transport::RequestBody,
+    upgrade::{BadUpgrade, Wish},
+    upload::{Upload, UploadRest},
 };
 use crate::{
-    provider::{
-        self, Endpoint, SniffError, Spending, UnclearModel, demand, model_in_form, sniff, with_usage_asked,
-    },
+    provider::{self, BadForm, Endpoint, SniffError, Spending},
     types::{ClientId, Demand, Dialect},
 };
 
-/// How long a client may be silent in the middle of a body.
-const BODY_GAP: Duration = Duration::from_secs(60);
-/// How long a body may take in all.
-const BODY_TIME: Duration = Duration::from_secs(600);
 /// No model's name is longer. It is kept for a while, and logged.
 pub const LONGEST_MODEL: usize = 256;
 const STEP: usize = 1024;
@@ -40,7 +41,12 @@ pub struct Inbound {
     pub(super) method: Method,
     pub(super) target: Target,
     pub(super) headers: HeaderMap,
+    /// The body, or what is held of it.
     pub(super) body: Bytes,
+    /// The rest of a body that is not held.
+    upload: Option<Arc<Upload>>,
+    /// What it asks to be spoken in place of HTTP.
+    wish: Option<Box<Wish>>,
     pub(super) model: Option<Box<str>>,
     pub(super) stream: bool,
     pub(super) demand: Demand,
@@ -65,7 +71,9 @@ pub enum InboundError {
     #[error("the body is larger than {limit} bytes")]
     TooLarge {
         /// The limit.
-        limit: usize,
+        limit: u64,
+        /// Which limit it is.
+        by: BodyLimit,
     },
     /// The memory for bodies is used up.
     #[error("too many request bodies are held")]
@@ -79,15 +87,59 @@ pub enum InboundError {
     /// `model` is longer than any model's name.
     #[error("`model` is longer than {LONGEST_MODEL} bytes")]
     ModelTooLong,
-    /// A form gives `model` more than once with different values, or as something other than a name.
-    #[error("`model` must be given once, as a name of at most {LONGEST_MODEL} bytes")]
-    ModelUnclear,
+    /// It says that it is a form and isn't, or says unclearly which model is meant.
+    #[error(transparent)]
+    Form(#[from] BadForm),
+    /// A form asks a model and names none.
+    #[error("The form names no `model`")]
+    NoModel,
+    /// A form that is too long to be held names no model in its beginning.
+    #[error(
+        "the form is too large to be held, and its beginning names no `model`: put `model` before the file"
+    )]
+    ModelBehindFile,
+    /// A form that is too long to be held is coded, and so its model can't be read.
+    #[error("the form is too large to be decoded: send it without Content-Encoding")]
+    CodedForm,
+    /// It asks for another protocol, and not as one asks.
+    #[error(transparent)]
+    Upgrade(#[from] BadUpgrade),
+    /// Its query names two models.
+    #[error("the query names more than one `model`")]
+    TwoModels,
     /// It stopped in the middle.
     #[error("the body stalled")]
     Stalled,
     /// It ended early or is badly framed.
     #[error("the body ended early or is badly framed")]
     Broken,
+}
+
+/// How long bodies may be.
+#[derive(Debug, Clone, Copy)]
+pub struct BodyLimits {
+    /// JSON, and every body that is held so that it can be sent again.
+    pub held: usize,
+    /// Bodies that are no JSON.
+    pub uploads: u64,
+}
+
+/// Which of the limits applies to a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyLimit {
+    /// That of all bodies.
+    Bodies,
+    /// That of uploads.
+    Uploads,
+}
+
+impl BodyLimits {
+    pub(super) fn of(self, by: BodyLimit) -> u64 {
+        match by {
+            BodyLimit::Bodies => self.held as u64,
+            BodyLimit::Uploads => self.uploads,
+        }
+    }
 }
 
 /// The memory that request bodies may take while they may have to be sent again.
@@ -103,42 +155,71 @@ impl ReplayMemory {
         Self { steps: Arc::new(Semaphore::new((bytes / STEP).min(Semaphore::MAX_PERMITS))) }
     }
 
-    fn hold(&self, bytes: usize) -> Result<OwnedSemaphorePermit, InboundError> {
+    pub(super) fn hold(&self, bytes: usize) -> Result<OwnedSemaphorePermit, InboundError> {
         let steps = u32::try_from(bytes.div_ceil(STEP)).map_err(|_| InboundError::NoMemory)?;
         Arc::clone(&self.steps).try_acquire_many_owned(steps).map_err(|_| InboundError::NoMemory)
     }
 }
 
 impl Inbound {
-    /// Reads the body, at most `limit` bytes of it, and what it says about the model. If it `may_ask`, the usage of a
-    /// stream is asked for in it.
+    /// Reads the body, or the beginning of one that is too long to be held, and what it says about the model. What is
+    /// not understood is left in `body`. If it `may_ask`, the usage of a stream is asked for in it.
     ///
     /// # Errors
     /// [`InboundError`], before anything was sent to an upstream.
     pub async fn read<B>(
-        parts: Parts,
-        body: B,
+        mut parts: Parts,
+        body: &mut Option<B>,
         target: Target,
-        limit: usize,
+        limits: BodyLimits,
         memory: &ReplayMemory,
         may_ask: bool,
         alarm: &mut Alarm,
     ) -> Result<Self, InboundError>
     where
-        B: Body<Data = Bytes> + Unpin,
+        B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + Unpin + 'static,
     {
-        let (body, held) = collect(body, limit, memory, alarm).await?;
+        let wish = Wish::of(&mut parts)?;
+        if wish.is_some() && !body.as_ref().is_none_or(Body::is_end_stream) {
+            return Err(BadUpgrade::Body.into());
+        }
+        let kind = if target.is_nameless() && target.spoken() == Dialect::Generic {
+            // Nothing is known of what it says.
+            Kind::Other
+        } else {
+            Kind::of(&parts.headers)
+        };
         let endpoint = classify(&parts.method, &target);
         let spending = provider::spending(endpoint, target.path());
-        let may_repeat = endpoint.may_repeat_after_write(parts.headers.contains_key("idempotency-key"));
         let may_ask = may_ask && asking::may_ask(endpoint, target.path(), &parts.headers);
-        let Understood { model, stream, demand, asking } =
-            if target.is_nameless() && target.spoken() == Dialect::Generic {
-                // Nothing is known of what it says.
-                Understood::default()
-            } else {
-                understand(&parts.headers, &body, limit, may_ask)?
-            };
+        let wants = FormModel::of(endpoint, &target);
+        let form = || kind.form(&parts.headers);
+        let (gathered, held) = gather(body, limits, kind.limit(), form, memory, alarm).await?;
+        let (body, upload, meaning) = match gathered {
+            Gathered::Whole(body) => {
+                let meaning = Meaning::of(kind, &parts.headers, &body, limits, may_ask)?;
+                if kind.is_form() && meaning.model.is_none() && wants == FormModel::Always {
+                    return Err(InboundError::NoModel);
+                }
+                (body, None, meaning)
+            }
+            Gathered::Begun(begun) => {
+                let (beginning, form) = *begun;
+                let meaning = Meaning::of_beginning(&kind, &beginning.held, form.as_ref(), limits)?;
+                if kind.is_form() && meaning.model.is_none() && wants != FormModel::Unasked {
+                    let plain = form.is_some();
+                    return Err(if plain { InboundError::ModelBehindFile } else { InboundError::CodedForm });
+                }
+                let (held, upload) = Upload::new(beginning, parts.version < Version::HTTP_2, alarm.clock());
+                (held, Some(upload), meaning)
+            }
+        };
+        let Meaning { mut model, mut stream, demand, asking } = meaning;
+        if wish.is_some() {
+            // Its head comes before the work, as that of a stream does.
+            (model, stream) = (model_in_query(&target)?, true);
+        }
+        let may_repeat = endpoint.may_repeat_after_write(parts.headers.contains_key("idempotency-key"));
         let model = model.map(|model| match model.strip_prefix(MODELS) {
             Some(name) if target.spoken() == Dialect::Gemini => Box::from(name),
             _ => model,
@@ -154,6 +235,8 @@ impl Inbound {
             target,
             headers,
             body,
+            upload,
+            wish,
             model,
             stream,
             demand,
@@ -176,6 +259,8 @@ impl Inbound {
             target,
             headers,
             body: Bytes::new(),
+            upload: None,
+            wish: None,
             model: Some(Box::from(model)),
             stream: false,
             demand: Demand::default(),
@@ -226,7 +311,7 @@ impl Inbound {
 
     /// Whether it can be sent more than once, to another pool if need be.
     pub(super) fn may_be_sent_again(&self) -> bool {
-        true
+        self.upload.is_none()
     }
 
     /// Copies what it holds of the connection's buffers, of which a small request keeps a large part, so that they are
@@ -249,10 +334,56 @@ impl Inbound {
         }
     }
 
-    /// The length of its body.
+    /// The length of its body, or of what is held of it.
     #[must_use]
     pub fn length(&self) -> usize {
         self.body.len()
+    }
+
+    /// Counts what comes of a body that is not held.
+    #[must_use]
+    pub fn counter(&self) -> Option<Arc<AtomicU64>> {
+        self.upload.as_ref().map(|upload| upload.counter())
+    }
+
+    /// The rest of a body that is not held.
+    #[must_use]
+    pub fn rest(&self) -> Option<UploadRest> {
+        self.upload.clone().map(UploadRest)
+    }
+
+    /// The rest of a body that is not held.
+    pub(super) fn upload(&self) -> Option<&Arc<Upload>> {
+        self.upload.as_ref()
+    }
+
+    /// What it asks to be spoken in place of HTTP.
+    pub(super) fn wish(&self) -> Option<&Wish> {
+        self.wish.as_deref()
+    }
+
+    /// The client's connection, if another protocol may be spoken on it.
+    #[must_use]
+    pub fn take_client(&mut self) -> Option<Box<OnUpgrade>> {
+        self.wish.as_mut()?.take_client().map(Box::new)
+    }
+
+    /// The body of one more attempt.
+    pub(super) fn body(&self) -> RequestBody {
+        match &self.upload {
+            None => self.body.clone().into(),
+            Some(upload) => RequestBody::Streamed(upload.send(self.body.clone())),
+        }
+    }
+
+    /// How the client has spoilt its own body, while that was sent on.
+    pub(super) fn failure(&self) -> Option<InboundError> {
+        self.upload.as_ref()?.failure()
+    }
+
+    /// Whether it can't be sent again: some of its body is gone.
+    pub(super) fn is_spent(&self) -> bool {
+        self.upload.as_ref().is_some_and(|upload| upload.is_spent())
     }
 
     /// The kind of endpoint, as permissions of keys know them.
@@ -261,71 +392,40 @@ impl Inbound {
     }
 }
 
-async fn collect<B>(
-    mut body: B,
-    limit: usize,
-    memory: &ReplayMemory,
-    alarm: &mut Alarm,
-) -> Result<(Bytes, Option<OwnedSemaphorePermit>), InboundError>
-where
-    B: Body<Data = Bytes> + Unpin,
-{
-    let too_large = InboundError::TooLarge { limit };
-    let declared = body.size_hint();
-    if usize::try_from(declared.lower()).map_or(true, |lower| lower > limit) {
-        return Err(too_large);
+/// The model that a query names.
+fn model_in_query(target: &Target) -> Result<Option<Box<str>>, InboundError> {
+    let mut names = target.values("model").filter(|name| !name.is_empty());
+    let Some(name) = names.next() else { return Ok(None) };
+    if names.any(|other| other != name) {
+        return Err(InboundError::TwoModels);
     }
-    if body.is_end_stream() {
-        return Ok((Bytes::new(), None));
+    if name.len() > LONGEST_MODEL {
+        return Err(InboundError::ModelTooLong);
     }
-    let exact = declared.exact().and_then(|length| usize::try_from(length).ok());
-    // Held as it comes: what was only announced takes no memory.
-    let mut held = memory.hold(0)?;
-    let mut counted = 0;
-    let end = alarm.clock().mono() + BODY_TIME;
-    let mut first: Option<Bytes> = None;
-    let mut all = BytesMut::new();
-    loop {
-        let next = alarm.limit(end.min(alarm.clock().mono() + BODY_GAP), body.frame());
-        let frame = match next.await {
-            Some(Some(Ok(frame))) => frame,
-            Some(Some(Err(_))) => return Err(InboundError::Broken),
-            Some(None) => break,
-            None => return Err(InboundError::Stalled),
-        };
-        // Trailers of a request end here.
-        let Ok(data) = frame.into_data() else { continue };
-        let length = first.as_ref().map_or(0, Bytes::len) + all.len() + data.len();
-        if length > limit {
-            return Err(too_large);
-        }
-        if length > counted {
-            held.merge(memory.hold(length - counted)?);
-            counted = length;
-        }
-        // A body of one piece is never copied.
-        match (first.take(), all.is_empty()) {
-            (None, true) => first = Some(data),
-            (Some(before), _) => {
-                all.reserve(exact.unwrap_or_else(|| before.len() + data.len()));
-                all.extend_from_slice(&before);
-                all.extend_from_slice(&data);
-            }
-            (None, false) => all.extend_from_slice(&data),
-        }
-    }
-    Ok((first.unwrap_or_else(|| all.freeze()), Some(held)))
+    Ok(Some(name.into()))
 }
 
-/// What a body says.
-#[derive(Default)]
-struct Understood {
-    model: Option<Box<str>>,
-    /// Whether a stream is asked for.
-    stream: bool,
-    demand: Demand,
-    /// The body with the question for its usage.
-    asking: Option<Vec<u8>>,
+/// Whether a form must name a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FormModel {
+    /// It must.
+    Always,
+    /// The upstream has one for those that name none.
+    IfSmall,
+    /// It is about something else.
+    Unasked,
+}
+
+impl FormModel {
+    fn of(endpoint: Endpoint, target: &Target) -> Self {
+        match target.purpose() {
+            // It stands in the path.
+            _ if target.model().is_some() => Self::Unasked,
+            "audio" if endpoint == Endpoint::Inference => Self::Always,
+            "images" if endpoint == Endpoint::Inference => Self::IfSmall,
+            _ => Self::Unasked,
+        }
+    }
 }
 
 /// What a request does. Of an API that we don't know, a POST may do anything.
@@ -334,54 +434,4 @@ fn classify(method: &Method, target: &Target) -> Endpoint {
         Endpoint::Inference if target.spoken() == Dialect::Generic => Endpoint::Create,
         endpoint => endpoint,
     }
-}
-
-/// A media type without its parameters, in lower case.
-pub(super) fn essence(media: &str) -> String {
-    media.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
-}
-
-fn understand(
-    headers: &HeaderMap,
-    body: &Bytes,
-    limit: usize,
-    may_ask: bool,
-) -> Result<Understood, InboundError> {
-    if body.is_empty() {
-        return Ok(Understood::default());
-    }
-    let text =
-        decoded(headers, body, limit.saturating_add(1)).map_err(|UnknownCoding| InboundError::Coding)?;
-    if text.len() > limit {
-        return Err(InboundError::TooLarge { limit });
-    }
-    let body = &match text {
-        Cow::Borrowed(_) => body.clone(),
-        Cow::Owned(text) => Bytes::from(text),
-    };
-    let media = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let essence = essence(media);
-    let sniffed = match essence.as_str() {
-        "multipart/form-data" => {
-            let model = model_in_form(media, body).map_err(|UnclearModel| InboundError::ModelUnclear)?;
-            return Ok(Understood { model: model.map(String::into_boxed_str), ..Understood::default() });
-        }
-        "application/json" => sniff(body)?,
-        other if other.ends_with("+json") => sniff(body)?,
-        // Some post JSON without saying so, and then it counts all the same.
-        _ if body.trim_ascii_start().starts_with(b"{") => match sniff(body) {
-            Err(SniffError::NotJson { .. }) => return Ok(Understood::default()),
-            sniffed => sniffed?,
-        },
-        _ => return Ok(Understood::default()),
-    };
-    if sniffed.model.as_ref().is_some_and(|model| model.len() > LONGEST_MODEL) {
-        return Err(InboundError::ModelTooLong);
-    }
-    Ok(Understood {
-        asking: if may_ask { with_usage_asked(body, &sniffed) } else { None },
-        model: sniffed.model.map(Cow::into_owned).map(String::into_boxed_str),
-        stream: sniffed.stream,
-        demand: demand(body, sniffed.output),
-    })
 }

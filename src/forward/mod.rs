@@ -9,10 +9,12 @@ mod catalog;
 mod coding;
 mod delivery;
 mod error;
+mod gather;
 pub mod headers;
 mod hedge;
 mod inbound;
 mod leases;
+mod meaning;
 mod naming;
 mod opening;
 mod plan;
@@ -23,9 +25,13 @@ mod routes;
 mod target;
 pub mod transport;
 mod tries;
+mod tunnel;
+mod upgrade;
+mod upload;
 mod why;
 
 use std::{
+    pin::pin,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -43,7 +49,7 @@ use headers::add_account;
 use hedge::Course;
 use http::{Response, response::Parts};
 use http_body::Body as _;
-pub use inbound::{Inbound, InboundError, LONGEST_MODEL, ReplayMemory};
+pub use inbound::{BodyLimit, BodyLimits, Inbound, InboundError, LONGEST_MODEL, ReplayMemory};
 pub use leases::SharedPool;
 pub use naming::CannotRename;
 
@@ -54,8 +60,11 @@ use refusal::Refusal;
 pub use router::Router;
 pub use routes::{Aim, Alias, Choice, Choices, Misrouted, PoolIndex, Routes};
 pub use target::{BadTarget, Parameter, Target};
-use transport::{AnswerBody, Fault, Transport};
+use transport::{AnswerBody, Switched, Transport};
 use tries::{Missed, Tries};
+pub use tunnel::Tunnel;
+pub use upgrade::BadUpgrade;
+pub use upload::{ClientBody, UploadRest};
 use why::{RULED_OUT, Story};
 
 use crate::{
@@ -225,7 +234,8 @@ impl Forwarder {
                             lease.judged(&verdict, &passed.told);
                             None
                         };
-                        return Ok(self.deliver(passed, lease, &key, access, alarm));
+                        let upload = inbound.upload().cloned();
+                        return Ok(self.deliver(passed, lease, upload, &key, access, alarm));
                     }
                     Ok(Attempt::Missed(missed)) => {
                         let took = self.clock.mono().saturating_duration_since(lease.since());
@@ -239,7 +249,7 @@ impl Forwarder {
             self.metrics.attempt(verdict.class);
             let key = Arc::clone(&missed.key);
             tries.count(&key, &verdict);
-            let facts = Facts { local: self.pool.failure_is_local(&key) };
+            let facts = Facts { local: self.pool.failure_is_local(&key), spent: inbound.is_spent() };
             let afford = || self.budget.lock().unwrap_or_else(PoisonError::into_inner).withdraw(now);
             let step = plan.step(&verdict, facts, now, &mut rng, afford);
             let status = missed.refusal.as_ref().map(|refusal| refusal.status.as_u16());
@@ -313,36 +323,53 @@ impl Forwarder {
         let mut headers = inbound.headers.clone();
         self.api.sign(spoken, key, &mut headers);
         add_account(&mut headers, key);
-        let sending =
-            self.transport.send(base, inbound.method.clone(), target, headers, inbound.body.clone());
-        let until = self.clock.mono() + limit;
-        let answer = match alarm.limit(until, sending).await {
-            Some(Ok(answer)) => answer,
-            Some(Err(fault)) => {
-                tracing::debug!(key.id = %key.id(), %fault, "no answer");
-                let fault = match fault {
-                    Fault::Unreachable(_) => provider::Fault::Connect,
-                    Fault::Broken(_) => provider::Fault::Broken,
-                };
-                return Ok(Attempt::Missed(Missed {
-                    key: Arc::clone(key),
-                    verdict: provider::judge_fault(fault),
-                    told: Told::default(),
-                    refusal: None,
-                }));
-            }
-            None => {
-                let verdict = provider::judge_fault(provider::Fault::HeadTimeout);
-                return Ok(Attempt::Missed(Missed {
-                    key: Arc::clone(key),
-                    verdict,
-                    told: Told::default(),
-                    refusal: None,
-                }));
+        if let Some(wish) = inbound.wish() {
+            return Box::pin(self.upgrade(key, inbound, wish, (target, headers), limit, alarm)).await;
+        }
+        let sending = self.transport.send(base, inbound.method.clone(), target, headers, inbound.body());
+        let mut sending = pin!(sending);
+        let mut until = self.clock.mono() + limit;
+        let sent = loop {
+            match alarm.limit(until, sending.as_mut()).await {
+                // What is on its way up is not cut.
+                None => match inbound.upload().map(|upload| upload.moved() + limit) {
+                    Some(later) if later > until => until = later,
+                    _ => break None,
+                },
+                sent => break sent,
             }
         };
+        let answer = match sent {
+            Some(Ok(answer)) => answer,
+            sent => {
+                if let Some(failure) = inbound.failure() {
+                    return Err(failure.into());
+                }
+                return Ok(Attempt::without_answer(key, sent.and_then(Result::err).as_ref()));
+            }
+        };
+        self.answered(answer, key, inbound, limit, until, alarm).await
+    }
+
+    /// What an answer comes to.
+    async fn answered(
+        &self,
+        answer: Response<AnswerBody>,
+        key: &Arc<Key>,
+        inbound: &Inbound,
+        limit: Duration,
+        until: Instant,
+        alarm: &mut Alarm,
+    ) -> Result<Attempt, ForwardError> {
         if !provider::reads_body(answer.status()) {
-            return Ok(self.begun(answer, key, inbound, alarm, until).await);
+            let attempt = self.begun(answer, key, inbound, alarm, until).await;
+            return match inbound.failure() {
+                Some(failure) if matches!(attempt, Attempt::Missed(_)) => Err(failure.into()),
+                _ => Ok(attempt),
+            };
+        }
+        if let Some(upload) = inbound.upload() {
+            upload.halt();
         }
         let refusal = Refusal::read(answer, limit.min(REFUSAL_PATIENCE)).await;
         let text = refusal.text();
@@ -377,8 +404,18 @@ impl Forwarder {
         let may_fail = watched.is_some() || asks_a_model && media.is_some();
         if !may_fail || verdict.class != Class::Success || body.is_end_stream() {
             let rest = Rest::Coming(body);
-            let (start, watched) = (Bytes::new(), None);
-            return Attempt::Passed(Passed { parts, start, rest, verdict, told, watched, meter, has_extra });
+            let start = Bytes::new();
+            return Attempt::Passed(Passed {
+                parts,
+                start,
+                rest,
+                verdict,
+                told,
+                watched: None,
+                meter,
+                has_extra,
+                switched: None,
+            });
         }
         let hold = LONGEST_HOLD.min(self.policy.idle_timeout);
         let until = until.min(self.clock.mono() + hold);
@@ -401,6 +438,7 @@ impl Forwarder {
                     watched,
                     meter,
                     has_extra,
+                    switched: None,
                 });
             }
         };
@@ -429,4 +467,6 @@ struct Passed {
     meter: Option<Meter>,
     /// Whether there may be a chunk in it that the client has not asked for.
     has_extra: bool,
+    /// If another protocol is spoken from now on: its connection.
+    switched: Option<Box<Switched>>,
 }

@@ -3,14 +3,14 @@
 use std::{borrow::Cow, ops::Range};
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::header::CONTENT_ENCODING;
 use memchr::memmem::find;
 use percent_encoding::{percent_decode_str, utf8_percent_encode};
 
 use super::{
     Inbound,
     coding::decoded,
-    inbound::essence,
+    meaning::{Kind, media},
     target::{ENCODED, Target},
 };
 use crate::{
@@ -47,14 +47,16 @@ impl Inbound {
             }
             return Ok(());
         }
+        if self.wish().is_some() {
+            self.target = self.target.of_model_in_query(name);
+            return Ok(());
+        }
         if self.body.is_empty() {
             return Ok(());
         }
         let text = decoded(&self.headers, &self.body, MOST_DECODED).map_err(|_| CannotRename)?;
-        let media = self.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let is_form = essence(media) == "multipart/form-data";
-        let (at, name) = if is_form {
-            (model_at_in_form(media, &text), Cow::Borrowed(name))
+        let (at, name) = if Kind::of(&self.headers).is_form() {
+            (model_at_in_form(media(&self.headers), &text), Cow::Borrowed(name))
         } else {
             let sniffed = sniff(&text).map_err(|_| CannotRename)?;
             let Some(before) = &sniffed.model else { return Ok(()) };

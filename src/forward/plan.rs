@@ -36,6 +36,8 @@ pub struct Plan<'p> {
 pub struct Facts {
     /// The host works for other keys: the failure is the key's own.
     pub local: bool,
+    /// Some of the request's body is gone, so that it can't be sent again.
+    pub spent: bool,
 }
 
 /// What to do next.
@@ -128,6 +130,7 @@ impl<'p> Plan<'p> {
     ) -> Step {
         match verdict.class {
             Class::Success | Class::ClientFault => return Step::Deliver,
+            _ if facts.spent => return Step::Stop(Stop::NotRepeatable),
             _ if now >= self.deadline => return Step::Stop(Stop::Deadline),
             Class::RateLimited
             | Class::QuotaExhausted
@@ -187,8 +190,8 @@ mod tests {
     use super::*;
     use crate::{clock::Clock, types::Scope};
 
-    const LOCAL: Facts = Facts { local: true };
-    const SHARED: Facts = Facts { local: false };
+    const LOCAL: Facts = Facts { local: true, spent: false };
+    const SHARED: Facts = Facts { local: false, spent: false };
 
     struct Case {
         policy: Policy,
@@ -266,6 +269,19 @@ mod tests {
             assert_eq!(case.steps(false, LOCAL, class, 1), [Step::Stop(Stop::NotRepeatable)], "{class:?}");
         }
         assert!(matches!(case.steps(false, SHARED, Class::Unreachable, 1)[0], Step::NextAfter(_)));
+    }
+
+    #[test]
+    fn what_can_not_be_sent_again_stops_at_every_refusal() {
+        let case = Case::new();
+        let spent = Facts { local: true, spent: true };
+        for class in Class::ALL {
+            let expected = match class {
+                Class::Success | Class::ClientFault => Step::Deliver,
+                _ => Step::Stop(Stop::NotRepeatable),
+            };
+            assert_eq!(case.steps(true, spent, class, 1), [expected], "{class:?}");
+        }
     }
 
     #[test]

@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 use futures_util::future::{Either, ready};
-use http::Response;
+use http::{HeaderMap, Response};
 
 use super::{
-    Alarm, ForwardError, Forwarder, Inbound, LeasedBody,
+    Alarm, ForwardError, Forwarder, Inbound, LeasedBody, Tunnel,
     catalog::Catalog,
     routes::{Alias, Choice, Choices, Misrouted, PoolIndex, Routes},
 };
@@ -56,17 +56,23 @@ impl Router {
         &self.routes
     }
 
+    /// What goes on behind an answer that switches to another protocol.
+    #[must_use]
+    pub fn tunnel(&self, headers: &HeaderMap, body: LeasedBody) -> Option<Tunnel> {
+        self.pools.first()?.tunnel(headers, body)
+    }
+
     /// Serves a request from the pool that it asks for, or from whichever serves its model; where that can't serve it
     /// and the model has alternatives, from these.
     ///
     /// # Errors
     /// [`ForwardError`] when there is no answer to deliver; `access` comes back with it.
-    pub fn run<'r>(
-        &'r self,
-        inbound: &'r mut Inbound,
+    pub fn run(
+        &self,
+        inbound: &mut Inbound,
         access: Access,
         alarm: Alarm,
-    ) -> impl Future<Output = Result<Response<LeasedBody>, (ForwardError, Access)>> + 'r {
+    ) -> impl Future<Output = Result<Response<LeasedBody>, (ForwardError, Access)>> {
         let start = self.clock.mono();
         // No async function of its own: who waits for a key would hold everything twice.
         match self.aim(inbound) {

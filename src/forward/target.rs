@@ -167,6 +167,16 @@ impl Target {
         self.spoken
     }
 
+    /// The same with another model in its query, if that names one.
+    pub(super) fn of_model_in_query(&self, model: &str) -> Self {
+        const MODEL: &str = "model";
+        let Some(query) = &self.query else { return self.clone() };
+        let is_model = |pair: &str| name_of(pair).is_some_and(|name| name == MODEL);
+        let pairs =
+            query.split('&').map(|old| if is_model(old) { pair(MODEL, model) } else { old.to_owned() });
+        Self { query: Some(pairs.collect::<Vec<_>>().join("&").into_boxed_str()), ..self.clone() }
+    }
+
     /// Whether its path begins with the version that a base ends in.
     pub(super) fn repeats_version_of(&self, base: &BaseUrl) -> bool {
         let version = &base.path()[base.root().len()..];
@@ -203,6 +213,13 @@ impl Target {
     #[must_use]
     pub fn path(&self) -> &str {
         &self.path[self.start..]
+    }
+
+    /// The values that its query gives `name`, decoded.
+    pub(super) fn values<'t>(&'t self, name: &'t str) -> impl Iterator<Item = Cow<'t, str>> {
+        let query = self.query.as_deref().unwrap_or_default();
+        let pairs = url::form_urlencoded::parse(query.as_bytes());
+        pairs.filter(move |(found, _)| found == name).map(|(_, value)| value)
     }
 
     /// The path and query of this target below `base`: what was asked for, byte for byte.

@@ -2,9 +2,9 @@
 
 use std::{ops::Deref, sync::Arc};
 
-use super::refusal::Refusal;
+use super::{Attempt, refusal::Refusal, transport::Fault};
 use crate::{
-    provider::Told,
+    provider::{self, Told},
     types::{Class, Key, KeyIdentity, Origin, Verdict},
 };
 
@@ -15,6 +15,21 @@ pub(super) struct Missed {
     /// What the answer tells of its account.
     pub(super) told: Told,
     pub(super) refusal: Option<Refusal>,
+}
+
+impl Attempt {
+    /// Without a head, because of `fault`, or because none came in time.
+    pub(super) fn without_answer(key: &Arc<Key>, fault: Option<&Fault>) -> Self {
+        if let Some(fault) = fault {
+            tracing::debug!(key.id = %key.id(), %fault, "no answer");
+        }
+        let verdict = provider::judge_fault(match fault {
+            Some(Fault::Unreachable(_)) => provider::Fault::Connect,
+            Some(Fault::Broken(_)) => provider::Fault::Broken,
+            None => provider::Fault::HeadTimeout,
+        });
+        Self::Missed(Missed { key: Arc::clone(key), verdict, told: Told::default(), refusal: None })
+    }
 }
 
 /// The attempts of a request that missed. Most requests have none, so nothing is held for them.

@@ -5,7 +5,8 @@ use std::ops::Range;
 use memchr::memmem::{Finder, find};
 
 /// Where the value of the field `model` stands in a `multipart/form-data` body (RFC 7578), which
-/// [`model_in_form`](super::model_in_form) has understood. `None` if there isn't one such field.
+/// [`model_in_form`](super::model_in_form) has understood, or in the beginning of one. `None` if there isn't one such
+/// field.
 #[must_use]
 pub fn model_at_in_form(content_type: &str, body: &[u8]) -> Option<Range<usize>> {
     let boundary = multer::parse_boundary(content_type).ok()?;
@@ -19,7 +20,8 @@ pub fn model_at_in_form(content_type: &str, body: &[u8]) -> Option<Range<usize>>
     };
     let mut found = None;
     loop {
-        let end = at + next.find(&body[at..])?;
+        // Of a beginning, the last part is cut off.
+        let Some(end) = next.find(&body[at..]).map(|end| at + end) else { return found };
         let part = &body[at..end];
         let head = find(part, b"\r\n\r\n")?;
         if is_model(&part[..head]) && found.replace(at + head + 4..end).is_some() {
@@ -64,13 +66,14 @@ mod tests {
         assert_eq!(found(&format!("{FILE}{MODEL}--b--\r\n")), Some("whisper-1"));
         assert_eq!(found(&format!("{MODEL}{FILE}--b--")), Some("whisper-1"));
         assert_eq!(found(&format!("preamble\r\n{MODEL}--b--")), Some("whisper-1"));
+        assert_eq!(found(&format!("{MODEL}{FILE}")), Some("whisper-1"), "the beginning of one");
     }
 
     #[test]
     fn none_or_several_are_none() {
         assert_eq!(found(&format!("{FILE}--b--\r\n")), None);
         assert_eq!(found(&format!("{MODEL}{MODEL}--b--\r\n")), None);
-        assert_eq!(found(&format!("{FILE}{MODEL}")), None, "without an end");
+        assert_eq!(found(MODEL.trim_end()), None, "without its end");
         assert_eq!(found("nothing"), None);
     }
 }

@@ -31,7 +31,7 @@ use http::{HeaderMap, StatusCode};
 pub use ask::with_usage_asked;
 pub use demand::demand;
 pub use endpoint::{Endpoint, Spending, classify, spending, takes_stream_options};
-pub use form::{UnclearModel, model_in_form};
+pub use form::{BadForm, FormReader, model_in_form};
 pub use form_place::model_at_in_form;
 pub use known::{KNOWN, Known};
 pub use media::Media;

@@ -2,7 +2,12 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderMap, header::AUTHORIZATION};
+use http::{
+    HeaderMap,
+    header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL},
+};
+
+use crate::forward::headers::KEY_PROTOCOL;
 
 /// Headers whose whole value is a key, as the SDKs of the several dialects send it.
 const HEADERS: [&str; 3] = ["x-api-key", "x-goog-api-key", "api-key"];
@@ -22,11 +27,24 @@ pub(super) fn credentials<'r>(
     let bearer = headers.get_all(AUTHORIZATION).iter().filter_map(|value| bearer(value.as_bytes()));
     let plain =
         HEADERS.iter().flat_map(|name| headers.get_all(*name)).map(|value| value.as_bytes().trim_ascii());
+    let protocols = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
+    let items = protocols.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
     let query = query.filter(|query| query.contains(PARAMETER)).unwrap_or_default();
     let parameters = url::form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == PARAMETER);
     let parameters = parameters.map(|(_, value)| Cow::Owned(value.into_owned().into_bytes()));
-    let elsewhere = bearer.chain(plain).map(Cow::Borrowed).chain(parameters).filter(move |_| others);
+    let elsewhere = bearer
+        .chain(plain)
+        .chain(items.filter_map(|item| key_of(item.trim_ascii())))
+        .map(Cow::Borrowed)
+        .chain(parameters)
+        .filter(move |_| others);
     ours.map(Cow::Borrowed).chain(elsewhere).filter(|credential| !credential.is_empty())
+}
+
+/// The key that stands among the subprotocols of a WebSocket.
+fn key_of(protocol: &[u8]) -> Option<&[u8]> {
+    let (name, key) = protocol.split_at_checked(KEY_PROTOCOL.len())?;
+    (name.eq_ignore_ascii_case(KEY_PROTOCOL.as_bytes()) && !key.is_empty()).then_some(key)
 }
 
 /// The token of `Bearer token`; the scheme's case does not matter (RFC 9110 §11.1).
@@ -48,6 +66,7 @@ mod tests {
             ("x-goog-api-key", "k"),
             ("api-key", " k"),
             ("x-proxy-key", "k"),
+            ("sec-websocket-protocol", "realtime, openai-insecure-api-key.k,openai-beta.realtime-v1"),
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(name, value.parse().unwrap());

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{AnswerBody, shape};
 use crate::{
     client::{Limit, Limited},
-    forward::{BadTarget, ForwardError, InboundError, Misrouted, SHOULD_RETRY, Unavailable},
+    forward::{BadTarget, BodyLimit, ForwardError, InboundError, Misrouted, SHOULD_RETRY, Unavailable},
     pool::{Causes, Reason},
     provider::SniffError,
     types::{Dialect, ErrorCode},
@@ -128,10 +128,13 @@ impl From<InboundError> for Refusal {
     fn from(error: InboundError) -> Self {
         let bad = |code, message: String| Self::new(code, message);
         match error {
-            InboundError::TooLarge { limit } => {
-                let message = format!(
-                    "The request body is larger than {limit} bytes; server.request_body_limit_bytes sets this limit."
-                );
+            InboundError::TooLarge { limit, by } => {
+                let setting = match by {
+                    BodyLimit::Bodies => "server.request_body_limit_bytes",
+                    BodyLimit::Uploads => "server.max_upload_bytes",
+                };
+                let message =
+                    format!("The request body is larger than {limit} bytes; {setting} sets this limit.");
                 Self::new(ErrorCode::BodyTooLarge, message)
             }
             InboundError::NoMemory => {
@@ -146,7 +149,17 @@ impl From<InboundError> for Refusal {
                 };
                 bad(code, format!("The request body is not understood: {error}."))
             }
-            error @ (InboundError::Coding | InboundError::ModelTooLong | InboundError::ModelUnclear) => {
+            InboundError::NoModel => bad(
+                ErrorCode::InvalidRequest,
+                "The form names no `model`. Add a field `model` with the model's name.".to_owned(),
+            ),
+            error @ (InboundError::Coding
+            | InboundError::ModelTooLong
+            | InboundError::Form(_)
+            | InboundError::ModelBehindFile
+            | InboundError::CodedForm
+            | InboundError::TwoModels
+            | InboundError::Upgrade(_)) => {
                 bad(ErrorCode::InvalidRequest, format!("The request is not understood: {error}."))
             }
             InboundError::Stalled => {
@@ -232,6 +245,7 @@ impl From<ForwardError> for Refusal {
                 let message = "The upstream failed, and no alternative of the model could serve.";
                 Self::new(ErrorCode::UpstreamBroken, message).retry(None)
             }
+            ForwardError::Body(error) => error.into(),
             ForwardError::AllKeysCooling(now) => {
                 let message = format!("No key is free now: {}.", explain(&now));
                 Self::new(ErrorCode::AllKeysCooling, message).retry(now.free_in)

@@ -7,7 +7,7 @@ use std::{
     num::NonZeroUsize,
     pin::{Pin, pin},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -15,17 +15,15 @@ use std::{
 
 use axum::{BoxError, Router};
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, Version, header::CONNECTION};
+use futures_util::future::BoxFuture;
+use http::{HeaderValue, Request, Response, StatusCode, Version, header::CONNECTION};
 use http_body::Body;
 use hyper::{
     body::Incoming,
     server::conn::{http1, http2},
     service::service_fn,
 };
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::graceful::GracefulConnection,
-};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
     io::Interest,
     net::{TcpListener, TcpSocket, TcpStream},
@@ -120,23 +118,44 @@ impl Stop {
     }
 }
 
+/// What goes on over a connection when no more HTTP is spoken on it. It counts as that connection, to its end.
+#[derive(Clone, Default)]
+pub struct Afterwards(Arc<Mutex<Option<BoxFuture<'static, ()>>>>);
+
+impl Afterwards {
+    /// From the answer on that is given now.
+    pub(super) fn goes_on(&self, with: BoxFuture<'static, ()>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(with);
+    }
+
+    fn take(&self) -> Option<BoxFuture<'static, ()>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
 /// Whoever answers the requests of a listener.
 pub trait Answers: Clone + Send + Sync + 'static {
     /// The body of an answer.
     type Body: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static;
 
-    /// The answer to a request from this address.
+    /// The answer to a request from this address, over a connection that may go on without HTTP.
     fn answer(
         &self,
         peer: IpAddr,
         request: Request<Incoming>,
+        after: &Afterwards,
     ) -> impl Future<Output = Response<Self::Body>> + Send;
 }
 
 impl Answers for Router {
     type Body = axum::body::Body;
 
-    async fn answer(&self, _: IpAddr, request: Request<Incoming>) -> Response<axum::body::Body> {
+    async fn answer(
+        &self,
+        _: IpAddr,
+        request: Request<Incoming>,
+        _: &Afterwards,
+    ) -> Response<axum::body::Body> {
         let Ok(answer) = self.clone().oneshot(request).await;
         answer
     }
@@ -257,12 +276,14 @@ async fn attend(
         () = stop.no_late_request() => None,
     };
     let Some(protocol) = protocol else { return };
+    let after = Afterwards::default();
     let service = service_fn(|request| {
-        let (answers, stop) = (answers.clone(), Arc::clone(&stop));
+        let (answers, stop, after) = (answers.clone(), Arc::clone(&stop), after.clone());
         async move {
             let is_last = request.version() < Version::HTTP_2;
-            let mut answer = answers.answer(peer, request).await;
-            if is_last && stop.keeping.is_cancelled() {
+            let mut answer = answers.answer(peer, request, &after).await;
+            let goes_on = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
+            if is_last && !goes_on && stop.keeping.is_cancelled() {
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Ok::<_, Infallible>(answer)
@@ -272,20 +293,28 @@ async fn attend(
     // In boxes, since this future keeps room for every value that it ever moves.
     match protocol {
         Protocol::Http1 => {
-            let connection = Box::pin(http1.serve_connection(TokioIo::new(stream), service));
-            finish(connection, stop.no_late_request(), &stop.abort).await;
+            let connection = http1.serve_connection(TokioIo::new(stream), service).with_upgrades();
+            let connection = Box::pin(connection);
+            finish(connection, |it| it.graceful_shutdown(), stop.no_late_request(), &stop.abort).await;
+            if let Some(going_on) = after.take() {
+                tokio::select! {
+                    () = going_on => {}
+                    () = stop.abort.cancelled() => {}
+                }
+            }
         }
         Protocol::Http2 => {
             let connection = Box::pin(http2.serve_connection(TokioIo::new(stream), service));
             // Its clients are told which requests were too late.
-            finish(connection, stop.accepting.cancelled(), &stop.abort).await;
+            finish(connection, |it| it.graceful_shutdown(), stop.accepting.cancelled(), &stop.abort).await;
         }
     }
 }
 
 /// Drives a connection to its end, which is near once `told` has come, and there with `abort`.
-async fn finish(
-    mut connection: Pin<Box<impl GracefulConnection>>,
+async fn finish<C: Future>(
+    mut connection: Pin<Box<C>>,
+    shut_down: impl FnOnce(Pin<&mut C>),
     told: impl Future<Output = ()>,
     abort: &CancellationToken,
 ) {
@@ -296,7 +325,7 @@ async fn finish(
         () = told => {}
         () = &mut abort => return,
     }
-    connection.as_mut().graceful_shutdown();
+    shut_down(connection.as_mut());
     tokio::select! {
         _ = connection => {}
         () = abort => {}

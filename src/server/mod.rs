@@ -24,7 +24,7 @@ use error::Refusal;
 use futures_util::FutureExt as _;
 use http::{Request, Response};
 use hyper::body::Incoming;
-pub use listener::{Answers, Connections, Drained, Listener, Stop};
+pub use listener::{Afterwards, Answers, Connections, Drained, Listener, Stop};
 pub use probe::metrics_routes;
 pub use proxy::{Proxy, Stages};
 pub use settings::{CorsOrigins, Settings};
@@ -40,7 +40,12 @@ impl Answers for Arc<Proxy> {
     type Body = AnswerBody;
 
     /// Every answer carries the request's id and says which pages may read it.
-    async fn answer(&self, peer: IpAddr, request: Request<Incoming>) -> Response<AnswerBody> {
+    async fn answer(
+        &self,
+        peer: IpAddr,
+        request: Request<Incoming>,
+        after: &Afterwards,
+    ) -> Response<AnswerBody> {
         let id = proxy::request_id(request.headers());
         let cors = Cors::of(&self.settings().cors, request.headers());
         let mut answer = match cors.preflight(request.method(), request.headers()) {
@@ -50,7 +55,7 @@ impl Answers for Arc<Proxy> {
                 let routes = self.router().routes();
                 let spoken = Way::of(request.uri().path(), request.headers(), routes).told_in(routes);
                 // Boxed, since a connection keeps the room of what is awaited here for as long as it lives.
-                let handled = Box::pin(proxy::handle(self, peer, &id, spoken, request));
+                let handled = Box::pin(proxy::handle(self, peer, &id, spoken, request, after));
                 // One request's panic is its own; the message may hold anything, so only the panic hook tells it.
                 let caught = AssertUnwindSafe(handled).catch_unwind().await;
                 caught.unwrap_or_else(|_| Refusal::internal().answer(spoken, &id))

@@ -2,25 +2,30 @@
 
 use std::{
     borrow::Cow,
+    future::ready,
     net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use futures_util::FutureExt as _;
+use futures_util::{FutureExt as _, future::Either};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version,
     header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT},
     request::Parts,
 };
+use http_body::Body;
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
+use hyper::{body::Incoming, upgrade::OnUpgrade};
+use hyper_util::rt::TokioIo;
 use serde_json::Value;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::TcpStream;
 use tokio_util::{future::FutureExt as _, sync::CancellationToken};
 
 use super::{
-    AnswerBody, Connections, Settings, auth, cors,
+    Afterwards, AnswerBody, Connections, Settings, auth, cors,
     error::Refusal,
     framing, lists, peer,
     way::{To, Way},
@@ -29,8 +34,8 @@ use crate::{
     client::{Clients, Stranger},
     clock::Clock,
     forward::{
-        Alarm, ForwardError, Forwarder, Inbound, LONGEST_MODEL, Misrouted, ReplayMemory, Router, Routes,
-        headers::REQUEST_ID,
+        Alarm, BodyLimits, ForwardError, Forwarder, Inbound, LONGEST_MODEL, LeasedBody, Misrouted,
+        ReplayMemory, Router, Routes, Tunnel, UploadRest, headers::REQUEST_ID,
     },
     pool::Snapshot,
     redact,
@@ -53,6 +58,9 @@ pub(super) const DEBUG_WHY: HeaderName = HeaderName::from_static("x-key-cycle-wh
 const LINGER_BYTES: usize = 64 << 20;
 /// And for how long.
 const LINGER: Duration = Duration::from_secs(5);
+
+/// After so much silence the system asks whether a client still lives, where another protocol is spoken.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
 /// Everything a request needs.
 #[derive(Debug)]
@@ -169,12 +177,13 @@ pub(super) fn handle(
     id: &HeaderValue,
     spoken: Dialect,
     request: Request<Incoming>,
+    after: &Afterwards,
 ) -> impl Future<Output = Response<AnswerBody>> {
     let reading = Box::pin(read(proxy, peer, id, request));
     let serving = async move {
         let Read { access, mut asked, rest, alarm } = reading.await;
         match &mut asked {
-            Ok(Asked::Answer(inbound)) => serve(proxy, inbound, spoken, access, alarm).await,
+            Ok(Asked::Answer(inbound)) => serve(proxy, inbound, spoken, access, alarm, after).await,
             Ok(Asked::Models(spoken)) => Box::pin(list_models(proxy, *spoken, access)).await,
             Ok(Asked::Providers) => {
                 let names = proxy.router.pools().iter().map(|pool| pool.pool().name().to_string());
@@ -201,29 +210,61 @@ async fn read(proxy: &Proxy, peer: IpAddr, id: &HeaderValue, request: Request<In
     if proxy.settings.debug_headers {
         access.tell_why();
     }
-    let (parts, mut body) = request.into_parts();
+    let (parts, body) = request.into_parts();
+    let mut body = Some(body);
     let lingers = lingers(&parts);
     let mut alarm = Alarm::new(proxy.clock);
     let asked = understand(proxy, parts, &mut body, client, &mut alarm).await;
     if let Ok(Asked::Answer(inbound)) = &asked {
         access.read(inbound.model(), inbound.length());
+        if let Some(counter) = inbound.counter() {
+            access.reads_on(counter);
+        }
     }
-    let rest = (asked.is_err() && lingers).then_some(body);
+    let rest = body.filter(|_| asked.is_err() && lingers);
     Read { access, asked, rest, alarm }
 }
 
-async fn serve(
+fn serve(
     proxy: &Proxy,
     inbound: &mut Inbound,
     spoken: Dialect,
     access: Access,
     alarm: Alarm,
+    after: &Afterwards,
+) -> impl Future<Output = Response<AnswerBody>> {
+    let (rest, client) = (inbound.rest(), inbound.take_client());
+    // Boxed only then: who waits for a key has no need of the room.
+    proxy.router.run(inbound, access, alarm).then(move |answer| {
+        let answer = answered(proxy, answer, spoken, client, after);
+        let refused = !answer.status().is_success();
+        match rest.filter(|_| refused).and_then(UploadRest::take) {
+            Some(rest) => Either::Left(Box::pin(linger(rest).map(|()| answer))),
+            None => Either::Right(ready(answer)),
+        }
+    })
+}
+
+fn answered(
+    proxy: &Proxy,
+    answer: Result<Response<LeasedBody>, (ForwardError, Access)>,
+    spoken: Dialect,
+    client: Option<Box<OnUpgrade>>,
+    after: &Afterwards,
 ) -> Response<AnswerBody> {
-    match proxy.router.run(inbound, access, alarm).await {
+    match answer {
         Ok(mut answer) => {
             if proxy.settings.debug_headers {
                 let named = names(answer.body().access());
                 answer.headers_mut().extend(named);
+            }
+            if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+                let (head, body) = answer.into_parts();
+                let tunnel = proxy.router.tunnel(&head.headers, body);
+                if let Some((tunnel, client)) = tunnel.zip(client) {
+                    after.goes_on(Box::pin(go_on(proxy, tunnel, *client)));
+                }
+                return Response::from_parts(head, AnswerBody::Own(axum::body::Body::empty()));
             }
             answer.map(|body| AnswerBody::Passed(Box::new(body)))
         }
@@ -256,11 +297,32 @@ fn list(list: &Value, mut access: Access) -> Response<AnswerBody> {
     response
 }
 
+/// What goes on between a client that has been told to go on and its upstream.
+fn go_on(proxy: &Proxy, tunnel: Tunnel, client: OnUpgrade) -> impl Future<Output = ()> + use<> {
+    let Settings { frame_limit, shutdown_delay, drain, .. } = proxy.settings;
+    let Stages { stopping, last_call } = proxy.stages.clone();
+    async move {
+        let Ok(client) = client.await else { return };
+        let Ok(hyper::upgrade::Parts { io, read_buf, .. }) = client.downcast::<TokioIo<TcpStream>>() else {
+            return;
+        };
+        let client = io.into_inner();
+        // Who vanished without a word would hold a key for ever.
+        let _ = SockRef::from(&client).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE));
+        let leave = async {
+            stopping.cancelled().await;
+            // So that both sides have heard of it, and answered, before they are cut.
+            tokio::time::sleep(shutdown_delay + drain / 2).await;
+        };
+        tunnel.run(client, read_buf, frame_limit, leave, last_call.cancelled()).await;
+    }
+}
+
 /// Everything that can be refused before a key is asked for.
 async fn understand(
     proxy: &Proxy,
     parts: Parts,
-    body: &mut Incoming,
+    body: &mut Option<Incoming>,
     client: IpAddr,
     alarm: &mut Alarm,
 ) -> Result<Asked, Refusal> {
@@ -304,8 +366,9 @@ async fn understand(
         }
         _ => {}
     }
-    let (limit, may_ask) = (proxy.settings.body_limit, proxy.router.may_ask_for_usage());
-    let inbound = Inbound::read(parts, body, target, limit, &proxy.memory, may_ask, alarm);
+    let limits = BodyLimits { held: proxy.settings.body_limit, uploads: proxy.settings.upload_limit };
+    let may_ask = proxy.router.may_ask_for_usage();
+    let inbound = Inbound::read(parts, body, target, limits, &proxy.memory, may_ask, alarm);
     Ok(Asked::Answer(inbound.await?.from_client(who).to(to)))
 }
 
@@ -317,7 +380,7 @@ fn lingers(parts: &Parts) -> bool {
 
 /// Reads what a client still sends, within bounds: most read no answer before they have written everything, and a
 /// connection that closes with bytes unread is reset, which takes the answer along.
-async fn linger(mut body: Incoming) {
+async fn linger(mut body: impl Body<Data = Bytes> + Unpin) {
     let reading = async {
         let mut left = LINGER_BYTES;
         while let Some(Ok(frame)) = body.frame().await {

@@ -10,8 +10,12 @@ use ipnet::IpNet;
 pub struct Settings {
     /// Where clients connect.
     pub bind: SocketAddr,
-    /// The largest request body.
+    /// The largest request body that is JSON, and the largest that is held to be sent again.
     pub body_limit: usize,
+    /// The largest that is no JSON.
+    pub upload_limit: u64,
+    /// The largest frame of a WebSocket.
+    pub frame_limit: u64,
     /// How much memory request bodies may take in all while they may have to be sent again.
     pub replay_memory: usize,
     /// How many connections at once; more wait in the listener's backlog.
@@ -33,6 +37,12 @@ impl Settings {
     /// The largest request body unless a file says otherwise: 32 MiB.
     pub const DEFAULT_BODY_LIMIT: usize = 32 << 20;
 
+    /// The largest body that is no JSON unless a file says otherwise: 512 MiB.
+    pub const DEFAULT_UPLOAD_LIMIT: u64 = 512 << 20;
+
+    /// The largest frame of a WebSocket unless a file says otherwise: 16 MiB.
+    pub const DEFAULT_FRAME_LIMIT: u64 = 16 << 20;
+
     /// The memory for request bodies unless a file says otherwise: 512 MiB.
     pub const DEFAULT_REPLAY_MEMORY: usize = 512 << 20;
 
@@ -42,6 +52,8 @@ impl Settings {
         Self {
             bind,
             body_limit: Self::DEFAULT_BODY_LIMIT,
+            upload_limit: Self::DEFAULT_UPLOAD_LIMIT,
+            frame_limit: Self::DEFAULT_FRAME_LIMIT,
             replay_memory: Self::DEFAULT_REPLAY_MEMORY,
             max_connections: NonZeroUsize::new(65_536).expect("not zero"),
             trusted_proxies: Vec::new(),

@@ -3,7 +3,10 @@
 use std::{
     borrow::Cow,
     net::IpAddr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -55,6 +58,45 @@ impl Ending {
     }
 }
 
+/// How a connection ended on which another protocol was spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TunnelEnd {
+    /// As the protocol ends.
+    Closed,
+    /// The client went away.
+    ClientLeft,
+    /// The upstream went away.
+    UpstreamLeft,
+    /// Either sent a frame that is too large.
+    FrameTooLarge,
+    /// We stop.
+    Shutdown,
+}
+
+impl TunnelEnd {
+    /// The name in logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::ClientLeft => "client_left",
+            Self::UpstreamLeft => "upstream_left",
+            Self::FrameTooLarge => "frame_too_large",
+            Self::Shutdown => "shutdown",
+        }
+    }
+
+    /// The ending of its request.
+    #[must_use]
+    pub const fn ending(self) -> Ending {
+        match self {
+            Self::Closed | Self::FrameTooLarge | Self::Shutdown => Ending::Complete,
+            Self::ClientLeft => Ending::ClientLeft,
+            Self::UpstreamLeft => Ending::Broken,
+        }
+    }
+}
+
 /// What is remembered about a request until it ends. Logged and counted when dropped: once, however it ended.
 #[derive(Debug)]
 pub struct Access(Box<Line>);
@@ -75,7 +117,11 @@ struct Line {
     attempts: u32,
     head: Option<Duration>,
     received: u64,
+    /// What is received by now, of a body that comes while it is sent on.
+    receiving: Option<Arc<AtomicU64>>,
     sent: u64,
+    /// How it ended and what came from the client, where another protocol was spoken.
+    tunnel: Option<(TunnelEnd, u64)>,
     ending: Ending,
     /// What the error inside the answer means.
     failure: Option<Class>,
@@ -121,7 +167,9 @@ impl Access {
             attempts: 0,
             head: None,
             received: 0,
+            receiving: None,
             sent: 0,
+            tunnel: None,
             ending: Ending::ClientLeft,
             failure: None,
             cost: None,
@@ -140,6 +188,11 @@ impl Access {
     pub fn read(&mut self, model: Option<&str>, length: usize) {
         self.0.model = model.map(Box::from);
         self.0.received = length as u64;
+    }
+
+    /// Its body goes on to come, and this counts it.
+    pub fn reads_on(&mut self, counter: Arc<AtomicU64>) {
+        self.0.receiving = Some(counter);
     }
 
     /// An attempt is made with this key.
@@ -200,6 +253,12 @@ impl Access {
     /// So many bytes of the answer go to the client.
     pub fn sent(&mut self, bytes: usize) {
         self.0.sent += bytes as u64;
+    }
+
+    /// Another protocol was spoken, which ended so after so many bytes from the client and to it.
+    pub fn tunneled(&mut self, end: TunnelEnd, up: u64, down: u64) {
+        self.0.tunnel = Some((end, up));
+        self.0.sent = down;
     }
 
     /// The answer that goes to the client tells of an error, though its status is good.
@@ -293,7 +352,11 @@ impl Drop for Access {
         if let Some(cost) = &line.cost {
             line.metrics.cost(cost);
         }
-        line.metrics.request_ended(line.status, line.ending, line.head, took, line.received, line.sent);
+        let receiving = line.receiving.as_ref().map(|counter| counter.load(Ordering::Relaxed));
+        let received = receiving.unwrap_or(line.received);
+        // What went through a tunnel has been counted as it went.
+        let sent = if line.tunnel.is_some() { 0 } else { line.sent };
+        line.metrics.request_ended(line.status, line.ending, line.head, took, received, sent);
         macro_rules! log {
             ($level:ident, $message:literal) => {
                 $level!(
@@ -310,6 +373,8 @@ impl Drop for Access {
                     head_ms = line.head.map(|head| head.as_secs_f64() * 1e3),
                     duration_ms = took.as_secs_f64() * 1e3,
                     bytes = line.sent,
+                    bytes_up = line.tunnel.map(|(_, up)| up),
+                    tunnel = line.tunnel.map(|(end, _)| end.as_str()),
                     input_tokens = line.cost.as_ref().map(|cost| cost.usage().input),
                     cached_input_tokens = line.cost.as_ref().map(|cost| cost.usage().cached_input).filter(|cached| *cached > 0),
                     output_tokens = line.cost.as_ref().map(|cost| cost.usage().output),

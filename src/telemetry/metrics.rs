@@ -101,6 +101,9 @@ pub struct Metrics {
     tokens: [[Counter; 3]; 2],
     pub(super) in_flight: Gauge,
     waiting: Gauge,
+    tunnels: Gauge,
+    /// From clients, and to them.
+    tunneled: [Counter; 2],
 }
 
 impl fmt::Debug for Metrics {
@@ -146,12 +149,18 @@ impl Metrics {
                 "Tokens that answers have cost, by kind, as they say or as is estimated",
             ),
             ("key_cycle_key_attempts_total", Unit::Count, "Upstream calls per key"),
+            ("key_cycle_tunnel_bytes_total", Unit::Bytes, "Bytes that went through tunnels, by direction"),
         ] {
             recorder.describe_counter(name.into(), Some(unit), help.into());
         }
         for (name, unit, help) in [
             ("key_cycle_requests_in_flight", Unit::Count, "Requests being served"),
             ("key_cycle_requests_waiting", Unit::Count, "Requests waiting for a key"),
+            (
+                "key_cycle_tunnels",
+                Unit::Count,
+                "Open connections on which WebSocket or another protocol is spoken",
+            ),
             ("key_cycle_keys", Unit::Count, "Keys by state"),
             (
                 "key_cycle_model_rests",
@@ -218,6 +227,9 @@ impl Metrics {
             tokens,
             in_flight: gauge("key_cycle_requests_in_flight"),
             waiting: gauge("key_cycle_requests_waiting"),
+            tunnels: gauge("key_cycle_tunnels"),
+            tunneled: ["up", "down"]
+                .map(|way| counter("key_cycle_tunnel_bytes_total", vec![("direction", way)])),
             recorder,
         }
     }
@@ -245,6 +257,22 @@ impl Metrics {
     /// A request had to wait so long for a key.
     pub fn waited(&self, time: Duration) {
         self.waited.record(time.as_secs_f64());
+    }
+
+    /// Another protocol is spoken on a connection.
+    pub fn tunnel_opened(&self) {
+        self.tunnels.increment(1.0);
+    }
+
+    /// No more.
+    pub fn tunnel_closed(&self) {
+        self.tunnels.decrement(1.0);
+    }
+
+    /// So many bytes of it went from a client, and to it.
+    pub fn tunneled(&self, up: u64, down: u64) {
+        self.tunneled[0].increment(up);
+        self.tunneled[1].increment(down);
     }
 
     /// A failure was not tried again.

@@ -8,6 +8,7 @@ mod sink;
 
 use std::net::SocketAddr;
 
+pub use access::TunnelEnd;
 pub use log::{LogError, init};
 pub use metrics::{Hedged, Metrics, Process, Retried};
 pub use sink::Flush;

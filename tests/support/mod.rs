@@ -15,3 +15,4 @@ pub mod proxy;
 pub mod raw;
 pub mod still;
 pub mod upstream;
+pub mod websocket;

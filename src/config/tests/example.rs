@@ -7,9 +7,11 @@ use super::*;
 const EXAMPLE: &str = include_str!("../../../config.example.toml");
 
 /// Another value for every setting.
-const OTHERS: [(&str, &str, &str); 63] = [
+const OTHERS: [(&str, &str, &str); 65] = [
     ("server", "bind_addr", "\"127.0.0.1:81\""),
     ("server", "request_body_limit_bytes", "1"),
+    ("server", "max_upload_bytes", "1"),
+    ("server", "max_frame_bytes", "125"),
     ("server", "graceful_shutdown_seconds", "0"),
     ("server", "shutdown_delay_seconds", "1"),
     ("server", "max_connections", "1"),

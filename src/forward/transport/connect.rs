@@ -47,6 +47,8 @@ type Connecting<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
 #[derive(Clone)]
 pub(super) struct Connector {
     tls: HttpsConnector<Way>,
+    way: Way,
+    config: Arc<ClientConfig>,
     patience: Duration,
 }
 
@@ -58,10 +60,13 @@ struct Way {
     /// To an HTTP proxy, which may speak TLS too.
     http_proxy: HttpsConnector<HttpConnector>,
     proxies: Option<Arc<Matcher>>,
+    /// Whether an HTTP proxy is asked for a tunnel to whatever host.
+    tunnels: bool,
 }
 
 impl Connector {
-    pub(super) fn new(settings: &Settings) -> Result<Self, TlsError> {
+    /// With `http2`, that is offered.
+    pub(super) fn new(settings: &Settings, http2: bool) -> Result<Self, TlsError> {
         let mut tcp = HttpConnector::new();
         // The scheme is the concern of what is around it.
         tcp.enforce_http(false);
@@ -74,11 +79,18 @@ impl Connector {
         let mut config = tls(settings)?;
         // A proxy is spoken to in HTTP/1.1.
         let http_proxy = (tcp.clone(), Arc::new(config.clone())).into();
-        if settings.http2 {
+        if http2 {
             config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         }
-        let way = Way { tcp, http_proxy, proxies: settings.proxies.clone() };
-        Ok(Self { tls: (way, Arc::new(config)).into(), patience: settings.connect_timeout })
+        let way = Way { tcp, http_proxy, proxies: settings.proxies.clone(), tunnels: false };
+        let (way, config, patience) = (way, Arc::new(config), settings.connect_timeout);
+        Ok(Self { tls: (way.clone(), Arc::clone(&config)).into(), way, config, patience })
+    }
+
+    /// The same for what no proxy understands: it is asked for a tunnel.
+    pub(super) fn tunneling(self) -> Self {
+        let way = Way { tunnels: true, ..self.way };
+        Self { tls: (way.clone(), Arc::clone(&self.config)).into(), way, ..self }
     }
 }
 
@@ -151,20 +163,21 @@ impl Way {
                     } else {
                         SocksV5::new(proxy, tcp).call(host).await?
                     };
-                    Ok(Stream { io: MaybeHttpsStream::Http(io), proxied: false })
+                    Ok(Stream::new(MaybeHttpsStream::Http(io), false))
                 })
             }
-            _ if host.scheme() == Some(&Scheme::HTTPS) => {
+            _ if self.tunnels || host.scheme() == Some(&Scheme::HTTPS) => {
+                let host = if self.tunnels { with_port(host) } else { host };
                 let mut tunnel = Tunnel::new(at, self.http_proxy.clone());
                 if let Some(credential) = proxy.basic_auth() {
                     tunnel = tunnel.with_auth(credential.clone());
                 }
                 let connecting = tunnel.call(host);
-                Box::pin(async move { Ok(Stream { io: connecting.await?, proxied: false }) })
+                Box::pin(async move { Ok(Stream::new(connecting.await?, false)) })
             }
             _ => {
                 let connecting = self.http_proxy.call(at);
-                Box::pin(async move { Ok(Stream { io: connecting.await?, proxied: true }) })
+                Box::pin(async move { Ok(Stream::new(connecting.await?, true)) })
             }
         }
     }
@@ -176,7 +189,7 @@ fn plain<E: Into<BoxError>>(
 ) -> Connecting<Stream> {
     Box::pin(async move {
         let io = MaybeHttpsStream::Http(connecting.await.map_err(Into::into)?);
-        Ok(Stream { io, proxied: false })
+        Ok(Stream::new(io, false))
     })
 }
 
@@ -211,10 +224,32 @@ fn at_authority(authority: &str) -> Result<Uri, http::Error> {
 }
 
 /// A connection on its way to a host.
-pub(super) struct Stream {
+pub(in crate::forward) struct Stream {
     io: MaybeHttpsStream<TokioIo<TcpStream>>,
     /// Whether it ends at a proxy that must be told the whole URL of each request.
     proxied: bool,
+    /// Whether the other side reads no more.
+    deaf: bool,
+}
+
+impl Stream {
+    fn new(io: MaybeHttpsStream<TokioIo<TcpStream>>, proxied: bool) -> Self {
+        Self { io, proxied, deaf: false }
+    }
+
+    /// Who refuses early may close before it has read everything, and its answer is here all the same: what can't be
+    /// written any more is lost, and reading tells how it ends.
+    fn written(&mut self, written: Poll<io::Result<usize>>, length: usize) -> Poll<io::Result<usize>> {
+        match written {
+            Poll::Ready(Err(error))
+                if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) =>
+            {
+                self.deaf = true;
+                Poll::Ready(Ok(length))
+            }
+            written => written,
+        }
+    }
 }
 
 impl Connection for Stream {
@@ -239,7 +274,11 @@ impl Write for Stream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(context, bytes)
+        if self.deaf {
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        let written = Pin::new(&mut self.io).poll_write(context, bytes);
+        self.written(written, bytes.len())
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -259,6 +298,11 @@ impl Write for Stream {
         context: &mut Context<'_>,
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(context, buffers)
+        let length = buffers.iter().map(|buffer| buffer.len()).sum();
+        if self.deaf {
+            return Poll::Ready(Ok(length));
+        }
+        let written = Pin::new(&mut self.io).poll_write_vectored(context, buffers);
+        self.written(written, length)
     }
 }

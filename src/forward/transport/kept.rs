@@ -19,17 +19,17 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response, Uri};
+use http::{Request, Response, StatusCode, Uri};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::Full;
 use hyper::{
     body::Incoming,
     client::conn::{
         TrySendError,
-        http1::{self, Connection, SendRequest},
+        http1::{self, Connection, Parts, SendRequest},
     },
 };
 use hyper_rustls::MaybeHttpsStream;
+use hyper_util::rt::TokioIo;
 use tokio::sync::Notify;
 use tower::Service as _;
 
@@ -38,6 +38,7 @@ use super::{
     connect::{Connector, Stream},
     gate::Gate,
     innermost,
+    outgoing::RequestBody,
 };
 use crate::{
     clock::Clock,
@@ -81,8 +82,8 @@ impl Wake for Watch {
 /// One connection.
 struct Link {
     gate: Gate,
-    sender: SendRequest<Full<Bytes>>,
-    connection: Pin<Box<Connection<MaybeHttpsStream<Stream>, Full<Bytes>>>>,
+    sender: SendRequest<RequestBody>,
+    connection: Pin<Box<Connection<MaybeHttpsStream<Stream>, RequestBody>>>,
     used: Instant,
 }
 
@@ -107,7 +108,7 @@ impl Kept {
     pub(super) async fn send(
         self: &Arc<Self>,
         base: &BaseUrl,
-        mut request: Request<Full<Bytes>>,
+        mut request: Request<RequestBody>,
     ) -> Result<Response<LinkBody>, Fault> {
         let host = self.host(base.origin());
         loop {
@@ -132,6 +133,39 @@ impl Kept {
                 },
             }
         }
+    }
+
+    /// Sends a request on a connection of its own, on which the upstream may speak another protocol afterwards.
+    pub(super) async fn exchange_once(
+        self: &Arc<Self>,
+        base: &BaseUrl,
+        request: Request<RequestBody>,
+    ) -> Result<Exchanged, Fault> {
+        let Link { gate, mut sender, mut connection, used } = Box::pin(self.connect(base)).await?;
+        let (mut answer, mut ended) = (pin!(sender.try_send_request(request)), false);
+        let answer = poll_fn(|context| {
+            gate.poll(context.waker(), |context| {
+                ended = ended || connection.as_mut().poll(context).is_ready();
+                answer.as_mut().poll(context)
+            })
+        });
+        let answer = answer.await.map_err(|mut failed| match failed.take_message() {
+            Some(_) => Fault::Unreachable(innermost(&failed.into_error())),
+            None => Fault::of(&failed.into_error()),
+        })?;
+        let (mut link, mut switched) = (None, None);
+        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+            if !ended && let Err(error) = connection.as_mut().await {
+                return Err(Fault::of(&error));
+            }
+            let Parts { io, read_buf, .. } = Pin::into_inner(connection).into_parts();
+            switched = Some(Switched { io: Box::new(TokioIo::new(io)), start: read_buf });
+        } else if !ended {
+            link = Some(Link { gate, sender, connection, used });
+        }
+        let (clock, watch, host) = (self.clock, Arc::clone(&self.watch), Arc::default());
+        let answer = answer.map(|incoming| LinkBody { incoming, link, host, clock, watch });
+        Ok(Exchanged { answer, switched })
     }
 
     fn host(&self, origin: &Origin) -> Arc<Host> {
@@ -214,8 +248,8 @@ impl Link {
     /// Sends a request and waits for the head of its answer. The connection comes back with it unless it has ended.
     async fn exchange(
         self,
-        request: Request<Full<Bytes>>,
-    ) -> Result<(Response<Incoming>, Option<Self>), TrySendError<Request<Full<Bytes>>>> {
+        request: Request<RequestBody>,
+    ) -> Result<(Response<Incoming>, Option<Self>), TrySendError<Request<RequestBody>>> {
         let Self { gate, mut sender, connection, used } = self;
         let mut connection = Some(connection);
         let answer = {
@@ -234,6 +268,26 @@ impl Link {
             .await?
         };
         Ok((answer, connection.map(|connection| Self { gate, sender, connection, used })))
+    }
+}
+
+/// What came of a request on a connection of its own.
+pub(super) struct Exchanged {
+    pub(super) answer: Response<LinkBody>,
+    pub(super) switched: Option<Switched>,
+}
+
+/// A connection on which HTTP is spoken no more.
+pub struct Switched {
+    /// The connection.
+    pub(in crate::forward) io: Box<TokioIo<MaybeHttpsStream<Stream>>>,
+    /// What came of the other protocol already.
+    pub(in crate::forward) start: Bytes,
+}
+
+impl fmt::Debug for Switched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Switched").finish_non_exhaustive()
     }
 }
 

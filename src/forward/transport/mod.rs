@@ -6,6 +6,7 @@
 mod connect;
 mod gate;
 mod kept;
+mod outgoing;
 
 use std::{
     error::Error,
@@ -24,17 +25,18 @@ use connect::Connector;
 pub use connect::TlsError;
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri,
-    header::{CONTENT_LENGTH, HOST, PROXY_AUTHORIZATION},
+    header::{CONTENT_LENGTH, HOST, PROXY_AUTHORIZATION, TRANSFER_ENCODING},
     uri::{self, PathAndQuery, Scheme},
 };
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_util::{
     client::{legacy::Client, proxy::matcher::Matcher},
     rt::{TokioExecutor, TokioTimer},
 };
-use kept::{Kept, LinkBody};
+pub use kept::Switched;
+use kept::{Exchanged, Kept, LinkBody};
+pub use outgoing::RequestBody;
 use rustls::pki_types::CertificateDer;
 
 use crate::{clock::Clock, types::BaseUrl};
@@ -65,13 +67,17 @@ impl Default for Settings {
 
 /// Connections to upstreams, kept for the next request.
 #[derive(Debug)]
-pub struct Transport(Way);
+pub struct Transport {
+    way: Way,
+    /// Makes those on which another protocol is asked for, in HTTP/1.1.
+    upgrades: Arc<Kept>,
+}
 
 enum Way {
     /// HTTP/1.1, directly.
     Direct(Arc<Kept>),
     /// Whatever the upstream speaks, perhaps through a proxy: a client has one HTTP/2 connection per origin.
-    Any { clients: Vec<Client<Connector, Full<Bytes>>>, next: AtomicUsize, proxies: Option<Arc<Matcher>> },
+    Any { clients: Vec<Client<Connector, RequestBody>>, next: AtomicUsize, proxies: Option<Arc<Matcher>> },
 }
 
 impl fmt::Debug for Way {
@@ -112,10 +118,12 @@ impl Transport {
     /// # Errors
     /// If TLS can't be set up: the system's certificate store is unreadable, or an extra root is unusable.
     pub fn new(settings: &Settings, clock: Clock) -> Result<Self, TlsError> {
-        let connector = Connector::new(settings)?;
+        let connector = Connector::new(settings, settings.http2)?;
         if !settings.http2 && settings.proxies.is_none() {
-            return Ok(Self(Way::Direct(Kept::new(connector, clock))));
+            let kept = Kept::new(connector, clock);
+            return Ok(Self { way: Way::Direct(Arc::clone(&kept)), upgrades: kept });
         }
+        let upgrades = Kept::new(Connector::new(settings, false)?.tunneling(), clock);
         let client = || {
             Client::builder(TokioExecutor::new())
                 .timer(TokioTimer::new())
@@ -124,11 +132,33 @@ impl Transport {
                 .build(connector.clone())
         };
         let count = if settings.http2 { HTTP2_CONNECTIONS } else { 1 };
-        Ok(Self(Way::Any {
+        let way = Way::Any {
             clients: (0..count).map(|_| client()).collect(),
             next: AtomicUsize::new(0),
             proxies: settings.proxies.clone(),
-        }))
+        };
+        Ok(Self { way, upgrades })
+    }
+
+    /// Asks the host of `base` for another protocol, on a connection of its own: the head of the answer, and the
+    /// connection if it switches.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub async fn upgrade(
+        &self,
+        base: &BaseUrl,
+        method: Method,
+        target: PathAndQuery,
+        headers: HeaderMap,
+    ) -> Result<(Response<AnswerBody>, Option<Switched>), Fault> {
+        let mut request = Request::new(RequestBody::from(Bytes::new()));
+        *request.method_mut() = method;
+        *request.uri_mut() = target.into();
+        *request.headers_mut() = headers;
+        request.headers_mut().insert(HOST, base.host().clone());
+        let Exchanged { answer, switched } = self.upgrades.exchange_once(base, request).await?;
+        Ok((answer.map(|body| AnswerBody(Source::Direct(body))), switched))
     }
 
     /// Sends one request to the host of `base` and waits for the head of its answer.
@@ -141,16 +171,21 @@ impl Transport {
         method: Method,
         target: PathAndQuery,
         mut headers: HeaderMap,
-        body: Bytes,
+        body: RequestBody,
     ) -> Result<Response<AnswerBody>, Fault> {
-        if body.is_empty() && expects_length(&method) {
-            // hyper says nothing about a body that is empty, and some upstreams then answer 411.
-            headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        if body.is_end_stream() {
+            if expects_length(&method) {
+                // hyper says nothing about a body that is empty, and some upstreams then answer 411.
+                headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+            }
+        } else if body.size_hint().exact().is_none() {
+            // Of a method that seldom has a body hyper would send none.
+            headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
-        let mut request = Request::new(Full::new(body));
+        let mut request = Request::new(body);
         *request.method_mut() = method;
         *request.headers_mut() = headers;
-        let answer = match &self.0 {
+        let answer = match &self.way {
             Way::Direct(kept) => {
                 request.headers_mut().insert(HOST, base.host().clone());
                 *request.uri_mut() = target.into();
