@@ -12,7 +12,7 @@ RUN cargo build --release --locked --bin key-cycle-proxy \
 FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=builder /build/target/release/key-cycle-proxy /usr/local/bin/key-cycle-proxy
 COPY --from=builder --chown=65532:65532 /app /app
-# config.toml, config.json and .env are read here; what is to outlive the container goes to data.
+# config.toml, config.json, config.yaml and .env are read here; what is to outlive the container goes to data.
 WORKDIR /app
 VOLUME /app/data
 EXPOSE 8080 9090

@@ -6,15 +6,15 @@ use divan::{Bencher, black_box, counter::BytesCount};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use key_cycle_proxy::{
     forward::{
-        Target,
-        headers::{add_key, strip_answer, strip_request},
+        Api, Target,
+        headers::{add_account, strip_answer, strip_request},
     },
     provider::{
         Answer, Endpoint, judge, limits, sniff,
         stream::{Opening, Watch},
     },
     redact,
-    types::{BaseUrl, Key, KeySettings, PoolName, Secret},
+    types::{BaseUrl, Dialect, Key, KeySettings, PoolName, Secret},
 };
 
 fn main() {
@@ -117,11 +117,12 @@ fn key() -> Key {
 /// Once per request, and once per attempt.
 #[divan::bench]
 fn request_headers(bencher: Bencher<'_, '_>) {
-    let key = key();
+    let (key, api) = (key(), Api::default());
     bencher.with_inputs(request).bench_local_values(|mut headers| {
         strip_request(&mut headers);
         let mut sent = headers.clone();
-        add_key(&mut sent, &key);
+        api.sign(Dialect::OpenAi, &key, &mut sent);
+        add_account(&mut sent, &key);
         (headers, sent)
     });
 }

@@ -30,7 +30,7 @@ const HEALTH_PATIENCE: Duration = Duration::from_secs(3);
 #[derive(Debug, Parser)]
 #[command(name = "key-cycle-proxy", version, about)]
 struct Cli {
-    /// Read this file (.toml or .json) and no other.
+    /// Read this file (.toml, .json, .yaml or .yml) and no other.
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Listen here, whatever the files say: an address with a port, or without one.

@@ -92,19 +92,19 @@ impl Daemon {
             let pool = Arc::new(SharedPool::new(name, pool, clock));
             Forwarder::new(pool, transport, policy.clone(), api, clock, Arc::clone(&metrics))
         };
+        let by_way_of = |proxies| match proxies {
+            None => Ok(Arc::clone(&direct)),
+            Some(proxies) => {
+                let settings = transport::Settings { proxies: Some(proxies), ..connections.clone() };
+                Transport::new(&settings, clock).map(Arc::new)
+            }
+        };
         let mut pools = Vec::new();
         if !keys.is_empty() {
             pools.push(forwarder(PoolName::default(), keys, Api::default(), &base_url, Arc::clone(&direct)));
         }
         for NamedPool { name, api, base_url, keys, proxies, places: _ } in named {
-            let transport = match proxies {
-                None => Arc::clone(&direct),
-                Some(proxies) => {
-                    let settings = transport::Settings { proxies: Some(proxies), ..connections.clone() };
-                    Arc::new(Transport::new(&settings, clock)?)
-                }
-            };
-            pools.push(forwarder(name, keys, api, &base_url, transport));
+            pools.push(forwarder(name, keys, api, &base_url, by_way_of(proxies)?));
         }
         let router = Router::new(pools, &aliases, clock);
         let stages = Stages::default();

@@ -182,6 +182,51 @@ async fn a_command_line_that_is_not_understood_is_the_users_fault() {
 }
 
 #[tokio::test]
+async fn check_shows_pools_with_their_keys_ids_and_no_credential() {
+    let toml = format!(
+        "[[pools]]\nname = \"claude\"\nprovider = \"anthropic\"\nheaders = {{ x-more = \"{CANARY}-h\" }}\n\
+         query = {{ a = \"{CANARY}-q\" }}\nproxy_url = \"http://u:{CANARY}@h:1\"\n[[pools.keys]]\nkey = \"{CANARY}-1\"\n\
+         [[models]]\nname = \"best\"\ntarget = \"claude/claude-opus-4-1\"\nfallbacks = [\"groq/*\"]\n"
+    );
+    let dotenv = format!("GROQ_API_KEY_1={CANARY}-2\nMISTRAL_API_KEY={CANARY}-3\n");
+    let folder = Folder::with("config.toml", &toml).and(".env", &dotenv);
+    let told = folder.command(&["check"]).run().await;
+    assert_eq!((told.code, told.stderr.as_str()), (0, ""));
+    let ids: Vec<&str> = told.stdout.lines().filter_map(|line| line.strip_prefix("# key ")).collect();
+    assert_eq!(ids.len(), 2, "a variable of other programs is none of ours: {}", told.stdout);
+    assert!(ids[0].contains("config.toml:7 pools[0].keys[0]"), "{}", ids[0]);
+    assert!(ids[1].contains("environment GROQ_API_KEY_1"), "{}", ids[1]);
+    for part in [
+        "[[pools]]\nname = \"claude\"\nbase_url = \"https://api.anthropic.com/v1\"\ndialect = \"anthropic\"\n",
+        "# headers: x-more",
+        "# query: a",
+        "# proxy_url: one of its own",
+        "[[pools]]\nname = \"groq\"\nbase_url = \"https://api.groq.com/openai/v1\"\n",
+        "[[models]]\nname = \"best\"\ntarget = \"claude/claude-opus-4-1\"\nfallbacks = [\"groq/best\"]\n",
+    ] {
+        assert!(told.stdout.contains(part), "{part} not in {}", told.stdout);
+    }
+    assert!(!told.stdout.contains("canary"), "{}", told.stdout);
+}
+
+#[tokio::test]
+async fn an_older_yaml_serves_and_says_what_it_does_not_do() {
+    let upstream = Upstream::start().await;
+    let yaml = format!(
+        "server: {{admin_token: {CANARY}}}\ngroups:\n- name: Group A\n  target_url: {}\n  api_keys: [sk-a]\n\
+         observability: {{metrics_bind: \"off\"}}\n",
+        upstream.url()
+    );
+    let proxy = Folder::with("config.yaml", &yaml).command(&["--bind", "127.0.0.1:0"]).serve().await;
+    assert_eq!(ask(&proxy).await.status(), 200);
+    assert_eq!(upstream.calls("sk-a"), 1);
+    for part in ["server.admin_token has no effect", "the pool is called `group-a`"] {
+        assert!(proxy.log().contains(part), "{part} not in {}", proxy.log());
+    }
+    assert!(!proxy.log().contains("canary"), "{}", proxy.log());
+}
+
+#[tokio::test]
 async fn check_shows_key_ids_and_where_keys_stand_and_no_secret() {
     let toml = format!(
         "[[keys.pool]]\nkey = \"{CANARY}-1\"\nlabel = \"team-a\"\n[clients]\nkeys = [\"{CLIENT_CANARY}\"]\n"

@@ -118,6 +118,11 @@ fn no_key_is_ever_told() {
         "comma-key",
         "naked-key",
         "two words",
+        "gemini-key",
+        "gemini-admin",
+        "gemini-redis",
+        "pool-key",
+        "yaml-key",
     ];
     for Case { name, loaded, .. } in everything {
         let told = match loaded {

@@ -16,10 +16,11 @@ use tempfile::TempDir;
 
 /// What no input has and every credential of the environment begins with.
 const CANARY: &str = "canary";
-const FILES: [&str; 2] = ["config.toml", "config.json"];
+const FILES: [&str; 3] = ["config.toml", "config.json", "config.yaml"];
 /// The variables that mean something. `CONFIG_PATH` is none of them: it would lead out of the folder.
 const SETTINGS: [&str; 3] = ["PORT", "RUST_LOG", "LOG_LEVEL"];
-const CREDENTIALS: [&str; 4] = ["OPENAI_KEYS", "PROXY_API_KEY", "GLOBAL_PROXY_KEYS", "MY_KEY"];
+const CREDENTIALS: [&str; 6] =
+    ["OPENAI_KEYS", "PROXY_API_KEY", "GLOBAL_PROXY_KEYS", "MY_KEY", "OPENAI_API_KEY", "GROQ_API_KEY_1"];
 
 /// Where the files of this process are.
 static FOLDER: LazyLock<TempDir> = LazyLock::new(|| {
@@ -105,14 +106,20 @@ fn told(loaded: &Result<Config, Problems>) -> String {
 }
 
 fn sound(config: &Config) {
-    assert!(!config.keys.is_empty(), "no key");
+    assert!(keys(config).next().is_some(), "no key");
+    assert!(config.pools.iter().all(|pool| pool.keys.len() == pool.places.len() && !pool.keys.is_empty()));
     assert_eq!(config.keys.len(), config.notes.keys.len());
     let text = config.render();
-    assert!(config.keys.iter().all(|key| text.contains(key.id().as_str())), "a key is missing:\n{text}");
+    assert!(keys(config).all(|key| text.contains(key.id().as_str())), "a key is missing:\n{text}");
+}
+
+/// Those of all pools, in the order in which they are shown.
+fn keys(config: &Config) -> impl Iterator<Item = &Key> {
+    config.keys.iter().chain(config.pools.iter().flat_map(|pool| &pool.keys))
 }
 
 fn secrets(config: &Config) -> impl Iterator<Item = &Secret> {
-    config.keys.iter().map(Key::secret).chain(&config.clients.keys)
+    keys(config).map(Key::secret).chain(&config.clients.keys)
 }
 
 /// Other credentials in the same places are not told either. (Those that are there may be words that are told anyway.)
@@ -140,14 +147,15 @@ fn no_key_of_a_file_is_told(config: &Config, input: &str) {
 
 /// What is shown can be read, and means what was shown.
 fn rendered_and_read_again(config: &Config) {
+    let mut shown = keys(config);
     let rendered = config.render();
     let mut sources = Sources::default();
     let mut text = String::new();
     for line in rendered.lines() {
         let _ = writeln!(text, "{line}");
-        if line == "[[keys.pool]]" {
+        if matches!(line, "[[keys.pool]]" | "[[pools.keys]]") {
             let name = format!("KEY_{}", sources.variables.len());
-            let secret = config.keys[sources.variables.len()].secret();
+            let secret = shown.next().expect("as many keys as are shown").secret();
             let _ = writeln!(text, "key = \"env:{name}\"");
             sources.variables.insert(name, secret.expose().to_owned());
         }

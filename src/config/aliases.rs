@@ -1,6 +1,6 @@
 //! `[[models]]`: names that clients use for models, and what serves them where their own keys can't.
 
-use super::{problem::Problem, section::Section, tree::Place};
+use super::{section::Section, tree::Place};
 use crate::{
     forward::{Aim, Alias},
     types::PoolName,
@@ -8,20 +8,21 @@ use crate::{
 
 /// Reads `[[models]]`. `pools` are the names of those that there are.
 pub(super) fn aliases(root: &mut Section<'_, '_>, pools: &[&str]) -> Vec<Alias> {
-    let (mut aliases, mut again): (Vec<Alias>, Vec<Problem>) = (Vec::new(), Vec::new());
+    let mut aliases: Vec<(Alias, &Place)> = Vec::new();
     root.each("models", "models", false, |place, section| {
-        let Some(alias) = alias(place, section, pools) else { return };
-        if aliases.iter().any(|known| known.name == alias.name) {
-            again.push(place.problem("a model of this name stands above"));
-        } else {
-            aliases.push(alias);
+        if let Some(alias) = alias(place, section, pools, &aliases) {
+            aliases.push((alias, place));
         }
     });
-    root.ledger().problems.extend(again);
-    aliases
+    aliases.into_iter().map(|(alias, _)| alias).collect()
 }
 
-fn alias(place: &Place, mut section: Section<'_, '_>, pools: &[&str]) -> Option<Alias> {
+fn alias(
+    place: &Place,
+    mut section: Section<'_, '_>,
+    pools: &[&str],
+    before: &[(Alias, &Place)],
+) -> Option<Alias> {
     let name = section.parsed("name", |text| {
         let text = text.trim();
         if text.is_empty() {
@@ -32,6 +33,9 @@ fn alias(place: &Place, mut section: Section<'_, '_>, pools: &[&str]) -> Option<
     });
     if name.is_none() && section.place("name").is_none() {
         section.ledger().problems.push(place.problem("this model has no `name`"));
+    }
+    if let Some((_, other)) = before.iter().find(|(alias, _)| Some(&alias.name) == name.as_ref()) {
+        section.refuse("name", format!("a model of this name is at {}", other.describe()));
     }
     let target = section.text("target");
     let fallbacks = section.texts("fallbacks").unwrap_or_default();

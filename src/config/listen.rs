@@ -24,11 +24,20 @@ const DEFAULT_PORT: u16 = 8080;
 /// What is wrong with a text, and advice.
 type Wrong = (String, Option<String>);
 
-/// Reads `[server]`. `open`: no client key is asked for.
-pub(super) fn server(mut section: Section<'_, '_>, open: bool, flags: &Flags, env: &Env) -> Settings {
+/// Reads `[server]`. `open`: no client key is asked for. `older_port`: an older file names a port alone.
+pub(super) fn server(
+    mut section: Section<'_, '_>,
+    open: bool,
+    older_port: Option<u16>,
+    flags: &Flags,
+    env: &Env,
+) -> Settings {
     let ip = if open { Ipv4Addr::LOCALHOST } else { Ipv4Addr::UNSPECIFIED };
     let mut bind = section.parsed("bind_addr", address).unwrap_or((ip, DEFAULT_PORT).into());
-    if let Some(port) = port(&mut section, env) {
+    if section.place("bind_addr").is_some() && older_port.is_some_and(|port| port != bind.port()) {
+        section.refuse("bind_addr", "its port is another one than `port`");
+    }
+    if let Some(port) = port(&mut section, env).or(older_port) {
         bind.set_port(port);
     }
     let bind = match flags.bind {

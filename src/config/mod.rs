@@ -1,7 +1,7 @@
 //! Files, environment and older formats, turned into the settings of each part.
 //!
 //! ```text
-//! read (which files) → toml, json → tree (values and their places; two files merged)
+//! read (which files) → toml, json, yaml (→ groups) → tree (values and their places; two files merged)
 //!     → section (takes settings by name, reports what nobody took) → resolve, keys → Config
 //! ```
 //!
@@ -10,6 +10,7 @@
 
 mod aliases;
 mod env;
+mod groups;
 mod json;
 mod keys;
 mod listen;
@@ -29,6 +30,7 @@ mod tests;
 mod toml;
 mod tree;
 mod upstream;
+mod yaml;
 
 use std::{
     net::{AddrParseError, IpAddr, SocketAddr},
@@ -138,14 +140,16 @@ pub struct Notes {
 }
 
 impl Config {
-    /// Reads the files that `flags` or `env` name, else `config.toml` and `config.json` of `dir`, and the environment.
+    /// Reads the files that `flags` or `env` name, else `config.toml`, `config.json`, `config.yaml` and `config.yml` of
+    /// `dir`, and the environment.
     ///
     /// # Errors
     /// Everything that is wrong, at once.
     pub fn load(flags: &Flags, env: &Env, dir: &Path) -> Result<Self, Problems> {
-        let mut problems = env.problems().to_vec();
-        let files = read::files(flags, env, dir, &mut problems);
-        resolve::resolve(&files, flags, env, problems)
+        let mut ledger = section::Ledger::default();
+        ledger.problems = env.problems().to_vec();
+        let files = read::files(flags, env, dir, &mut ledger);
+        resolve::resolve(&files, flags, env, ledger)
     }
 
     /// The keys of all pools.

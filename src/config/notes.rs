@@ -9,7 +9,6 @@ use super::{
     keys::plural,
     listen::PORT,
     log::{LOG_LEVEL, RUST_LOG},
-    providers,
     read::Files,
     resolve::{ClientKey, GLOBAL_PROXY_KEYS, PROXY_API_KEY},
 };
@@ -31,22 +30,27 @@ pub(super) fn sources(
         let what: Vec<String> = keys.chain(clients).collect();
         (!what.is_empty()).then(|| format!("{source}: {}", what.join(", ")))
     };
-    let files = files
+    let of_files = files
         .sources
         .iter()
         .map(|source| line(&source.name).unwrap_or_else(|| format!("{}: settings", source.name)));
     let variables = [super::keys::OPENAI_KEYS, PROXY_API_KEY, GLOBAL_PROXY_KEYS];
-    let of_providers = keys.iter().map(|(source, _)| source.clone()).filter(|source| {
-        source.ends_with(providers::KEY) && !variables.iter().any(|name| Env::describe(name) == *source)
-    });
-    let of_providers: BTreeSet<String> = of_providers.collect();
-    let keys = variables.iter().map(|name| Env::describe(name)).chain(of_providers);
-    let keys = keys.filter_map(|source| line(&source));
+    let variables = variables.map(Env::describe);
+    // Those of providers, each once.
+    let mut providers: Vec<&String> = Vec::new();
+    for (source, _) in keys {
+        let is_file = files.sources.iter().any(|file| file.name == *source);
+        if !is_file && !variables.contains(source) && !providers.contains(&source) {
+            providers.push(source);
+        }
+    }
+    let keys = variables.iter().chain(providers).filter_map(|source| line(source));
     let log = if env.get(RUST_LOG).is_some() { RUST_LOG } else { LOG_LEVEL };
     let settings = [(PORT, "the port"), (log, "the log filter")];
     let settings = settings.into_iter().filter(|(name, _)| env.get(name).is_some());
     let settings = settings.map(|(name, what)| format!("{}: {what}", Env::describe(name)));
-    files.chain(keys).chain(settings).collect()
+    let keys: Vec<String> = keys.collect();
+    of_files.chain(keys).chain(settings).collect()
 }
 
 /// What works and may not be meant.
@@ -68,7 +72,7 @@ pub(super) fn warn(config: &Config, warnings: &mut Vec<String>) {
     let secrets: HashSet<_> = config.all_keys().map(crate::types::Key::fingerprint).collect();
     if config.clients.keys.iter().any(|key| secrets.contains(&key.fingerprint())) {
         warnings.push(
-            "a client key is also a key of the pool: whoever has it can go upstream without us".to_owned(),
+            "a client key is also a key of a pool: whoever has it can go upstream without us".to_owned(),
         );
     }
     let bases = config.all_keys().map(|key| &key.settings().base);

@@ -12,13 +12,13 @@ use super::{
     providers,
     proxies::is_proxy,
     reference,
-    section::{Ledger, Section},
+    section::{Ledger, Section, nearest},
     tree::Place,
     upstream::base_url,
 };
 use crate::{
     forward::{Api, Credential, Parameter},
-    provider::Known,
+    provider::{Known, NAMES},
     types::{BaseUrl, Dialect, ModelSet, PoolName},
 };
 
@@ -66,7 +66,11 @@ fn pool(
         section.refuse("name", reason);
     }
     let provider = section.parsed("provider", |text| {
-        Known::find(text).ok_or_else(|| (format!("{text:?} is no provider that is known"), None))
+        Known::find(text).ok_or_else(|| {
+            let near = nearest(text, NAMES.iter().copied());
+            let hint = near.map(|near| format!("did you mean {near:?}?"));
+            (format!("{text:?} is no provider that is known"), hint)
+        })
     });
     let known = provider.or_else(|| Known::find(name.as_ref()?.as_str()));
     let dialect = section.parsed("dialect", |text| {

@@ -7,14 +7,18 @@ use std::{
 };
 
 use super::{
-    Env, Flags, json,
+    Env, Flags,
+    groups::{self, Older},
+    json,
     problem::Problem,
+    section::Ledger,
     toml,
     tree::{Format, Source, Table, merge},
+    yaml,
 };
 
 /// The files that are read where none is named, those that are there.
-const DEFAULTS: [&str; 2] = ["config.toml", "config.json"];
+const DEFAULTS: [&str; 4] = ["config.toml", "config.json", "config.yaml", "config.yml"];
 
 /// The variable that names the file.
 pub(super) const CONFIG_PATH: &str = "CONFIG_PATH";
@@ -27,13 +31,16 @@ pub(super) struct Files {
     pub(super) sources: Vec<Arc<Source>>,
     /// Whether each could be read. Otherwise what seems to be missing may stand in one that could not.
     pub(super) complete: bool,
+    /// What an older `config.yaml` says that is no setting of ours.
+    pub(super) older: Older,
 }
 
 /// Reads the file that `flags` or `env` names, else the files of `dir` that have the usual names.
-pub(super) fn files(flags: &Flags, env: &Env, dir: &Path, problems: &mut Vec<Problem>) -> Files {
+pub(super) fn files(flags: &Flags, env: &Env, dir: &Path, ledger: &mut Ledger) -> Files {
     let named = flags.config.as_deref().map(|path| (path, None));
     let named = named.or_else(|| env.get(CONFIG_PATH).map(|path| (Path::new(path), Some(CONFIG_PATH))));
-    let mut files = Files { root: Table::default(), sources: Vec::new(), complete: true };
+    let (root, older) = (Table::default(), Older::default());
+    let mut files = Files { root, sources: Vec::new(), complete: true, older };
     let paths = match named {
         Some((path, _)) => vec![path.to_path_buf()],
         // `symlink_metadata`: a link that leads nowhere is a mistake, not an absence.
@@ -44,10 +51,15 @@ pub(super) fn files(flags: &Flags, env: &Env, dir: &Path, problems: &mut Vec<Pro
             .collect(),
     };
     for path in paths {
-        match file(dir, &path, problems) {
+        match file(dir, &path, &mut ledger.problems) {
             Ok((source, table)) => {
                 match table {
-                    Some(table) => merge(&mut files.root, table, problems),
+                    Some(mut table) => {
+                        if source.format == Format::Yaml {
+                            groups::translate(&mut table, &mut files.older, ledger);
+                        }
+                        merge(&mut files.root, table, &mut ledger.problems);
+                    }
                     None => files.complete = false,
                 }
                 files.sources.push(source);
@@ -55,7 +67,7 @@ pub(super) fn files(flags: &Flags, env: &Env, dir: &Path, problems: &mut Vec<Pro
             Err(problem) => {
                 files.complete = false;
                 let variable = named.and_then(|(_, variable)| variable);
-                problems.push(match variable {
+                ledger.problems.push(match variable {
                     Some(variable) => {
                         Problem { hint: problem.hint.or(Some(format!("{variable} names it"))), ..problem }
                     }
@@ -78,8 +90,9 @@ fn file(
     let format = match extension.as_deref() {
         Some("toml") => Format::Toml,
         Some("json") => Format::Json,
+        Some("yaml" | "yml") => Format::Yaml,
         _ => {
-            let hint = "the name must end in .toml or .json";
+            let hint = "the name must end in .toml, .json, .yaml or .yml";
             return Err(Problem::new(&name, "", "the format of this file is not known").hint(hint));
         }
     };
@@ -91,6 +104,7 @@ fn file(
     let table = match format {
         Format::Toml => toml::parse(text, &source, problems),
         Format::Json => json::parse(text, &source, problems),
+        Format::Yaml => yaml::parse(text, &source, problems),
     };
     Ok((source, table))
 }

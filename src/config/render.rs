@@ -4,7 +4,7 @@ mod pools;
 
 use std::{fmt::Write as _, time::Duration};
 
-use super::Config;
+use super::{Config, NamedPool};
 use crate::{rate::Rate, server::CorsOrigins, telemetry::LogFormat, types::Key};
 
 /// Writes `config` like the TOML that would give it. Of credentials there are ids and numbers only.
@@ -101,7 +101,9 @@ pub(super) fn render(config: &Config) -> String {
         text.section("[[keys.pool]]");
         text.key(key, notes.keys.get(index));
     }
-    pools.iter().for_each(|pool| text.pool(pool));
+    for NamedPool { name, api, base_url, keys, places, proxies } in pools {
+        text.pool(name.as_str(), base_url, api, proxies.is_some(), keys, places);
+    }
     aliases.iter().for_each(|alias| text.alias(alias));
     text.0
 }

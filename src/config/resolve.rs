@@ -34,15 +34,13 @@ pub(super) const VARIABLES: [&str; 7] =
 pub(super) const PROXY_API_KEY: &str = "PROXY_API_KEY";
 pub(super) const GLOBAL_PROXY_KEYS: &str = "GLOBAL_PROXY_KEYS";
 
-/// Makes the configuration of what `files`, `flags` and `env` say, unless there are problems, here or found before.
+/// Makes the configuration of what `files`, `flags` and `env` say, unless there are problems, here or in the `ledger`.
 pub(super) fn resolve(
     files: &Files,
     flags: &Flags,
     env: &Env,
-    problems: Vec<Problem>,
+    mut ledger: Ledger,
 ) -> Result<Config, Problems> {
-    let mut ledger = Ledger::default();
-    ledger.problems = problems;
     let Draft { mut config, keys, pools, clients } = read(files, flags, env, &mut ledger);
     ledger.report_strangers();
     if let Some(problems) = Problems::of(ledger.problems) {
@@ -112,7 +110,8 @@ pub(super) struct ClientKey {
 pub(super) fn read(files: &Files, flags: &Flags, env: &Env, ledger: &mut Ledger) -> Draft {
     let mut root = Section::root(&files.root, ledger);
     let client_keys = client_keys(root.section("clients", "clients"), env);
-    let (per_key, burst, clients) = limits(root.section("rate_limit", "rate_limit"), &client_keys);
+    let (per_key, burst, clients) =
+        limits(root.section("rate_limit", "rate_limit"), &client_keys, files.older.global_burst);
     let upstream = upstream::upstream(root.section("upstream", "upstream"), env);
     let defaults = Defaults { rate: per_key, burst, ..Defaults::at(&upstream.base) };
     let Keys { settings: mut pool, entries, pools, env_keys } =
@@ -122,7 +121,7 @@ pub(super) fn read(files: &Files, flags: &Flags, env: &Env, ledger: &mut Ledger)
     let aliases = aliases::aliases(&mut root, &names);
     pool.max_waiting = upstream.max_waiting.unwrap_or(pool.max_waiting);
     let open = clients.keys.is_empty();
-    let mut server = listen::server(root.section("server", "server"), open, flags, env);
+    let mut server = listen::server(root.section("server", "server"), open, files.older.port, flags, env);
     let section = root.section("observability", "observability");
     let (telemetry, debug_headers) = listen::observability(section, env, server.bind);
     server.debug_headers = debug_headers;
@@ -176,11 +175,13 @@ fn client_keys(mut section: Section<'_, '_>, env: &Env) -> Vec<ClientKey> {
 fn limits(
     mut section: Section<'_, '_>,
     keys: &[ClientKey],
+    global_burst: Option<NonZeroU32>,
 ) -> (Option<Rate>, Option<NonZeroU32>, client::Settings) {
     let burst = section.whole("burst", 1..=u32::MAX.into()).and_then(NonZeroU32::new);
-    let mut rate = |name| rate(&mut section, name, burst).flatten();
-    let (per_key, global_rate, per_client_rate) =
-        (rate("per_key_rps"), rate("global_rps"), rate("per_client_rps"));
+    let mut rate = |name, burst| rate(&mut section, name, burst).flatten();
+    let per_key = rate("per_key_rps", burst);
+    let global_rate = rate("global_rps", global_burst.or(burst));
+    let per_client_rate = rate("per_client_rps", burst);
     let mut seen = HashSet::new();
     let keys = keys.iter().map(|key| key.secret.clone());
     let keys = keys.filter(|secret| seen.insert(secret.fingerprint())).collect();

@@ -57,13 +57,14 @@ fn heading(section: &str) -> String {
     match section {
         "" => "the file itself, outside of any section".to_owned(),
         "keys.pool" | "pools" | "pools.keys" | "models" => format!("[[{section}]]"),
+        "groups" => "one of `groups`".to_owned(),
         "pools.credential" => "`credential` of [[pools]]".to_owned(),
         section => format!("[{section}]"),
     }
 }
 
 /// The known name that `name` was probably meant to be.
-fn nearest<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
+pub(super) fn nearest<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
     let lower = name.to_ascii_lowercase();
     let distance = |known: &str| match known.strip_prefix(&lower) {
         // A name cut short, such as one without its unit.
@@ -130,6 +131,13 @@ impl<'t, 'l> Section<'t, 'l> {
     /// Where `name` is set, if it is.
     pub(super) fn place(&self, name: &str) -> Option<&'t Place> {
         self.node(name).map(|node| &node.place)
+    }
+
+    /// Takes `name`, whatever it is set to.
+    pub(super) fn raw(&mut self, name: &'static str) -> Option<&'t Node> {
+        self.ledger.known.insert((self.name, name));
+        self.taken.push(name);
+        self.node(name)
     }
 
     /// Takes `name` without reading it: what is wrong with it was told.
@@ -287,9 +295,13 @@ impl<'t, 'l> Section<'t, 'l> {
         converted
     }
 
-    /// What `name` is set to. In the older `config.json`, `null` sets nothing.
+    /// What `name` is set to. In the older `config.json`, and in YAML, `null` sets nothing.
     fn node(&self, name: &str) -> Option<&'t Node> {
-        self.table?.get(name).filter(|node| !(self.tolerant && matches!(node.value, Value::Null)))
+        let is_unset = |node: &Node| {
+            let tolerant = self.tolerant || node.place.source.format == Format::Yaml;
+            tolerant && matches!(node.value, Value::Null)
+        };
+        self.table?.get(name).filter(|node| !is_unset(node))
     }
 }
 
@@ -320,6 +332,9 @@ fn text(node: &Node) -> Option<&str> {
 fn mismatch(place: &Place, expected: &str, found: &Value) -> Problem {
     let problem = place.problem(format!("expected {expected}, found {}", found.kind()));
     match (expected, found) {
+        ("true or false", Value::Text(_)) if place.source.format == Format::Yaml => {
+            problem.hint("true or false, without quotes; yes and on are strings")
+        }
         ("a whole number" | "a number" | "true or false", Value::Text(_)) => problem.hint("no quotes"),
         ("a string", Value::Integer(_) | Value::Float(_)) => problem.hint("put it in quotes"),
         _ => problem,

@@ -1,6 +1,8 @@
 //! Config as a whole: files in, settings or problems out. Nothing here reads the process's environment.
 
 mod example;
+mod groups;
+mod pools;
 
 use std::collections::BTreeMap;
 
@@ -174,9 +176,9 @@ fn an_explicit_file_is_the_only_one() {
 #[test]
 fn a_file_that_cannot_be_read_is_a_problem() {
     let flags = |name: &str| Flags { config: Some(name.into()), ..Flags::default() };
-    let text = |name: &str| load_with(&flags(name), &[("a.yaml", "")], &[KEY]).unwrap_err().to_string();
+    let text = |name: &str| load_with(&flags(name), &[("a.ini", "")], &[KEY]).unwrap_err().to_string();
     assert!(text("absent.toml").contains("absent.toml\n  there is no such file"), "{}", text("absent.toml"));
-    assert!(text("a.yaml").contains(".toml or .json"), "{}", text("a.yaml"));
+    assert!(text("a.ini").contains(".toml, .json"), "{}", text("a.ini"));
     assert!(problems(&[], &[KEY, ("CONFIG_PATH", "absent.toml")]).contains("CONFIG_PATH"));
 
     let dir = tempfile::tempdir().unwrap();

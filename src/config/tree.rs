@@ -20,6 +20,8 @@ pub(super) enum Format {
     Toml,
     /// Tolerates names that it doesn't know in the places where the older `config.json` had comments.
     Json,
+    /// A name without a value sets nothing.
+    Yaml,
 }
 
 /// Where a value stands.
@@ -47,12 +49,14 @@ impl Place {
 }
 
 /// A value and its place. No `Debug`: it may hold credentials.
+#[derive(Clone)]
 pub(super) struct Node {
     pub(super) place: Place,
     pub(super) value: Value,
 }
 
 /// A value.
+#[derive(Clone)]
 pub(super) enum Value {
     Null,
     Bool(bool),
@@ -65,7 +69,7 @@ pub(super) enum Value {
 }
 
 /// The names of a table, in the order of the file, with the places where they are written.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Table(pub(super) Vec<(String, Place, Node)>);
 
 impl Table {

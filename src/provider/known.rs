@@ -81,7 +81,7 @@ pub const KNOWN: &[Known] = &[
     openai("hyperbolic", "https://api.hyperbolic.xyz/v1"),
     openai("deepinfra", "https://api.deepinfra.com/v1/openai"),
     openai("novita", "https://api.novita.ai/openai/v1"),
-    openai("nebius", "https://api.studio.nebius.com/v1"),
+    openai("nebius", "https://api.tokenfactory.nebius.com/v1"),
     openai("siliconflow", "https://api.siliconflow.com/v1"),
     openai("chutes", "https://llm.chutes.ai/v1"),
     openai("huggingface", "https://router.huggingface.co/v1").or(&["hf"]),
@@ -89,3 +89,69 @@ pub const KNOWN: &[Known] = &[
     openai("voyage", "https://api.voyageai.com/v1"),
     openai("jina", "https://api.jina.ai/v1").or(&["jina_ai"]),
 ];
+
+/// The names of all of them.
+pub const NAMES: &[&str] = &{
+    let mut names = [""; KNOWN.len()];
+    let mut at = 0;
+    while at < names.len() {
+        names[at] = KNOWN[at].name;
+        at += 1;
+    }
+    names
+};
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use url::Url;
+
+    use super::*;
+    use crate::types::{BaseUrl, is_version};
+
+    #[test]
+    fn every_base_is_an_https_url_as_it_is_used() {
+        for Known { name, base, also, .. } in KNOWN {
+            let Some(base) = base else { continue };
+            assert!(base.starts_with("https://") && !base.ends_with('/'), "{name}: {base}");
+            let parsed = BaseUrl::parse_of(base, Dialect::Generic).unwrap_or_else(|e| panic!("{name}: {e}"));
+            assert_eq!(parsed.as_str(), *base, "{name}");
+            for path in std::iter::once(parsed.path()).chain(also.iter().map(|(_, path)| *path)) {
+                let versions = path.split('/').filter(|segment| is_version(segment)).count();
+                assert!(versions <= 1, "{name} has several versions in {path}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_spoken_besides_is_another_dialect_at_a_path() {
+        for Known { name, base, dialect, also, .. } in KNOWN {
+            let spoken: BTreeSet<Dialect> = also.iter().map(|(other, _)| *other).collect();
+            assert!(spoken.len() == also.len() && !spoken.contains(dialect), "{name}");
+            assert!(base.is_some() || also.is_empty(), "{name} has paths at no host");
+            for (_, path) in *also {
+                let url = Url::parse("https://h").and_then(|host| host.join(path)).expect("it is a path");
+                assert!(
+                    path.starts_with('/') && !path.ends_with('/') && url.path() == *path,
+                    "{name}: {path}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn names_are_one_of_a_kind_and_fit_in_paths_and_variables() {
+        let mut seen = BTreeSet::new();
+        for known in KNOWN {
+            for name in std::iter::once(&known.name).chain(known.aliases) {
+                let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+                assert!(!name.is_empty() && name.chars().all(fits), "{name}");
+                assert!(seen.insert(*name), "{name} is there twice");
+                assert_eq!(Known::find(name), Some(known));
+            }
+        }
+        assert_eq!(NAMES.len(), KNOWN.len());
+        assert_eq!(Known::find(""), None);
+    }
+}

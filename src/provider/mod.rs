@@ -33,7 +33,7 @@ pub use demand::demand;
 pub use endpoint::{Endpoint, Spending, classify, spending, takes_stream_options};
 pub use form::{BadForm, FormReader, model_in_form};
 pub use form_place::model_at_in_form;
-pub use known::{KNOWN, Known};
+pub use known::{KNOWN, Known, NAMES};
 pub use media::Media;
 pub use sniff::{Place, SniffError, Sniffed, sniff};
 pub use told::{Told, told};

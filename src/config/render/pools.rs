@@ -2,18 +2,25 @@
 
 use super::Text;
 use crate::{
-    config::NamedPool,
     forward::{Aim, Alias, Api, Credential},
+    types::{BaseUrl, Key},
 };
 
 impl Text {
-    pub(super) fn pool(&mut self, pool: &NamedPool) {
-        let NamedPool { name, api, base_url, keys, places, proxies } = pool;
+    pub(super) fn pool(
+        &mut self,
+        name: &str,
+        base_url: &BaseUrl,
+        api: &Api,
+        has_proxy: bool,
+        keys: &[Key],
+        places: &[String],
+    ) {
         self.section("[[pools]]");
         self.string("name", name);
         self.string("base_url", base_url);
-        self.api(api);
-        if proxies.is_some() {
+        self.api(api, keys.first().map_or("", |key| &key.settings().prefix));
+        if has_proxy {
             self.comment("proxy_url: one of its own");
         }
         for (index, key) in keys.iter().enumerate() {
@@ -22,14 +29,16 @@ impl Text {
         }
     }
 
-    /// What is said of an API. Values of headers and parameters may be credentials.
-    fn api(&mut self, api: &Api) {
+    /// What is said of an API whose keys stand behind `prefix`. Values of headers and parameters may be credentials.
+    fn api(&mut self, api: &Api, prefix: &str) {
         self.string("dialect", api.dialect);
         if api.credential != Credential::of(api.dialect) {
             match &api.credential {
                 Credential::Bearer => {}
                 Credential::Header(name) => {
-                    self.plain("credential", format_args!("{{ header = {:?} }}", name.as_str()))
+                    let prefix =
+                        if prefix.is_empty() { String::new() } else { format!(", prefix = {prefix:?}") };
+                    self.plain("credential", format_args!("{{ header = {:?}{prefix} }}", name.as_str()));
                 }
                 Credential::Query(name) => self.plain("credential", format_args!("{{ query = {name:?} }}")),
             }

@@ -132,7 +132,7 @@ fn every_name_that_is_read_stands_in_the_example() {
     let text = "[[keys.pool]]\nkey = \"sk-a\"\n[[pools]]\nname = \"groq\"\n[[pools.keys]]\nkey = \"sk-b\"\n\
                 [[models]]\nname = \"m\"\ntarget = \"n\"\n";
     std::fs::write(dir.path().join("config.toml"), text).unwrap();
-    let files = read::files(&Flags::default(), &env(&[]), dir.path(), &mut ledger.problems);
+    let files = read::files(&Flags::default(), &env(&[]), dir.path(), &mut ledger);
     let _ = resolve::read(&files, &Flags::default(), &env(&[]), &mut ledger);
     let shown: BTreeSet<_> = settings().into_iter().map(|(section, name, _)| (section, name)).collect();
     let read = ledger.known.iter().map(|(section, name)| ((*section).to_owned(), (*name).to_owned()));
