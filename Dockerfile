@@ -3,6 +3,8 @@
 
 FROM rust:1-slim-bookworm AS builder
 WORKDIR /build
+# The allocator is built with it.
+RUN apt-get update && apt-get install --yes --no-install-recommends make && rm -rf /var/lib/apt/lists/*
 # What .dockerignore lets through.
 COPY . .
 RUN cargo build --release --locked --bin key-cycle-proxy \
