@@ -358,7 +358,7 @@ async fn a_file_that_cannot_be_read_is_refused() {
         ("absent.toml", "there is no such file"),
         ("folder.toml", "this is a directory"),
         ("binary.json", "not UTF-8"),
-        ("notes.txt", "the name must end in .toml or .json"),
+        ("notes.txt", "the name must end in .toml, .json, .yaml or .yml"),
     ] {
         let told = folder.command(&["--config", name]).env("OPENAI_KEYS", "sk-a").run().await;
         assert_eq!((told.code, told.stdout.as_str()), (64, ""), "{name}");

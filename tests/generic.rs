@@ -117,3 +117,49 @@ async fn no_key_stands_in_a_refusal_that_the_service_words_with_it() {
     let got = get(&proxy, "/proxy/weather/current?q=x").await;
     assert!(!got.text().contains("canary"), "{}", got.text());
 }
+
+#[tokio::test]
+async fn no_key_stands_in_an_answer_that_repeats_its_url() {
+    let upstream = Upstream::start().await;
+    let link =
+        "{\"next\": \"https://api/x?appid=wsk-canary%2B0123&page=2\", \"self\": \"?appid=wsk-canary+0123\"}";
+    let (one, two) = link.split_at(40);
+    let pieces = Answer::pieces([one.to_owned(), two.to_owned()]).header("content-type", "application/json");
+    let moved = Answer::status(301)
+        .header("location", "https://api/x?appid=wsk-canary+0123")
+        .body("<a href=\"https://api/x?appid=wsk-canary%2B0123\">there</a>");
+    upstream.key("wsk-canary+0123").answers([pieces, moved]);
+    let proxy = services(&upstream, &["sk-canary+0123"]).await;
+    for status in [200, 301] {
+        let got = get(&proxy, "/proxy/weather/current?q=x").await;
+        assert_eq!(got.status, status, "{}", got.text());
+        assert!(!got.text().contains("canary"), "{}", got.text());
+        assert!(!format!("{:?}", got.headers).contains("canary"), "{:?}", got.headers);
+    }
+    assert_eq!(upstream.last_request().header("accept-encoding"), Some("identity"));
+}
+
+#[tokio::test]
+async fn what_its_bodies_say_is_its_own_business() {
+    let upstream = Upstream::start().await;
+    upstream.key("ma");
+    upstream.otherwise(Answer::ok());
+    let proxy = services(&upstream, &["a"]).await;
+    for body in ["{\"model\": 5}", "{\"model\": {\"a\": 1}}", "{\"model\": \"maps/x\"}", "{"] {
+        let request = client().post(proxy.url("/proxy/maps/routes")).header("x-proxy-key", "ck");
+        let answer = request.header("content-type", "application/json").body(body).send().await.unwrap();
+        let _ = answer.bytes().await.unwrap();
+        assert_eq!(String::from_utf8_lossy(&upstream.last_request().body), body);
+    }
+}
+
+#[tokio::test]
+async fn a_post_that_may_have_been_done_is_not_done_again() {
+    let upstream = Upstream::start().await;
+    upstream.key("ma").always(Answer::status(500));
+    upstream.key("mb").always(Answer::status(500));
+    let proxy = services(&upstream, &["a", "b"]).await;
+    // It is called like one of OpenAI's that may be repeated.
+    assert_eq!(send(&proxy, Method::POST, "/proxy/maps/v1/messages", &[]).await.status, 500);
+    assert_eq!(upstream.total_calls(), 1);
+}

@@ -152,6 +152,7 @@ async fn an_upgrade_that_is_half_asked_for_or_to_http_2_is_answered_as_if_it_had
         }
         for sent in pair.upstream.requests() {
             pair.assert_ours(&sent);
+            assert_eq!((sent.header("upgrade"), sent.header("connection")), (None, None), "{lines}");
         }
         assert_eq!(pair.upstream.total_calls(), 1 + usize::from(after == SMUGGLED));
         pair.upstream.reset_records();

@@ -7,8 +7,11 @@ use std::sync::LazyLock;
 use common::{first_line, headers};
 use http::{HeaderMap, HeaderName, StatusCode, header};
 use key_cycle_proxy::{
-    forward::headers::{REQUEST_ID, UPSTREAM_REQUEST_ID, add_key, strip_answer, strip_request},
-    types::{BaseUrl, Key, KeySettings, PoolName, Secret},
+    forward::{
+        Api,
+        headers::{REQUEST_ID, UPSTREAM_REQUEST_ID, add_account, strip_answer, strip_request},
+    },
+    types::{BaseUrl, Dialect, Key, KeySettings, PoolName, Secret},
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -96,7 +99,8 @@ fn request(came: &HeaderMap, mut went: HeaderMap, stays: impl Fn(&str) -> bool) 
         }
     }
     assert!(went.keys().all(|name| came.contains_key(name)));
-    add_key(&mut went, &KEY);
+    Api::default().sign(Dialect::OpenAi, &KEY, &mut went);
+    add_account(&mut went, &KEY);
     let credentials: Vec<_> = went.get_all(header::AUTHORIZATION).iter().collect();
     assert_eq!(credentials, [format!("Bearer {SECRET}").as_str()]);
     assert!(credentials[0].is_sensitive());

@@ -17,6 +17,8 @@ use crate::{
 
 /// The variable that holds the port.
 pub(super) const PORT: &str = "PORT";
+/// The same as an older system calls it.
+pub(super) const BACKEND_PORT: &str = "BACKEND_PORT";
 
 /// The port unless something says otherwise.
 const DEFAULT_PORT: u16 = 8080;
@@ -105,10 +107,10 @@ fn collide(a: SocketAddr, b: SocketAddr) -> bool {
 }
 
 fn port(section: &mut Section<'_, '_>, env: &Env) -> Option<u16> {
-    let text = env.get(PORT)?;
+    let (name, text) = [PORT, BACKEND_PORT].into_iter().find_map(|name| Some((name, env.get(name)?)))?;
     let port = text.parse().ok();
     if port.is_none() {
-        let problem = Problem::new(Env::SOURCE, PORT, format!("{text:?} is no port"));
+        let problem = Problem::new(Env::SOURCE, name, format!("{text:?} is no port"));
         section.ledger().problems.push(problem.hint("a number from 0 to 65535"));
     }
     port

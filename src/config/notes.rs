@@ -7,7 +7,7 @@ use url::{Host, Url};
 use super::{
     Config, Env,
     keys::plural,
-    listen::PORT,
+    listen::{BACKEND_PORT, PORT},
     log::{LOG_LEVEL, RUST_LOG},
     read::Files,
     resolve::{ClientKey, GLOBAL_PROXY_KEYS, PROXY_API_KEY},
@@ -46,7 +46,8 @@ pub(super) fn sources(
     }
     let keys = variables.iter().chain(providers).filter_map(|source| line(source));
     let log = if env.get(RUST_LOG).is_some() { RUST_LOG } else { LOG_LEVEL };
-    let settings = [(PORT, "the port"), (log, "the log filter")];
+    let port = if env.get(PORT).is_some() { PORT } else { BACKEND_PORT };
+    let settings = [(port, "the port"), (log, "the log filter")];
     let settings = settings.into_iter().filter(|(name, _)| env.get(name).is_some());
     let settings = settings.map(|(name, what)| format!("{}: {what}", Env::describe(name)));
     let keys: Vec<String> = keys.collect();

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     forward::{Api, Credential, Parameter},
     provider::{Known, NAMES},
-    types::{BaseUrl, Dialect, ModelSet, PoolName},
+    types::{BaseUrl, Dialect, ModelSet, PoolName, Secret},
 };
 
 /// A pool as one source has it, its keys not yet united with those of others.
@@ -151,8 +151,8 @@ fn api(
         }
         api.credential = credential;
     }
-    api.headers = headers(section, env);
-    api.query = parameters(section, env);
+    api.headers = headers(section, env, &mut api.secrets);
+    api.query = parameters(section, env, &mut api.secrets);
     if let Credential::Query(name) = &api.credential
         && api.query.iter().any(|parameter| parameter.name() == &**name)
     {
@@ -251,12 +251,14 @@ fn is_ours(name: &HeaderName) -> bool {
     )
 }
 
-fn headers(section: &mut Section<'_, '_>, env: &Env) -> HeaderMap {
+fn headers(section: &mut Section<'_, '_>, env: &Env, secrets: &mut Vec<Secret>) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for (name, text, place) in section.map("headers") {
-        let read = || {
+        let mut read = || {
             let name = header_name(name).map_err(|(reason, _)| place.problem(reason))?;
+            let is_secret = reference::is_reference(text);
             let text = reference::resolve(text, place, env)?;
+            secrets.extend(Secret::new(&text).ok().filter(|_| is_secret));
             let mut value =
                 HeaderValue::from_str(text.trim()).map_err(|_| place.problem("not the value of a header"))?;
             // It may be one more credential.
@@ -271,11 +273,14 @@ fn headers(section: &mut Section<'_, '_>, env: &Env) -> HeaderMap {
     headers
 }
 
-fn parameters(section: &mut Section<'_, '_>, env: &Env) -> Vec<Parameter> {
+fn parameters(section: &mut Section<'_, '_>, env: &Env, secrets: &mut Vec<Secret>) -> Vec<Parameter> {
     let mut parameters = Vec::new();
     for (name, text, place) in section.map("query") {
         match reference::resolve(text, place, env) {
-            Ok(text) => parameters.push(Parameter::new(name, &text)),
+            Ok(value) => {
+                secrets.extend(Secret::new(&value).ok().filter(|_| reference::is_reference(text)));
+                parameters.push(Parameter::new(name, &value));
+            }
             Err(problem) => section.ledger().problems.push(problem),
         }
     }

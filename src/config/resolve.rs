@@ -8,7 +8,7 @@ use std::{
 use super::{
     Config, Env, Flags, NamedPool, Notes, aliases,
     keys::{self, Defaults, Entry, OPENAI_KEYS, secrets},
-    listen::{self, PORT},
+    listen::{self, BACKEND_PORT, PORT},
     log::{LOG_LEVEL, RUST_LOG},
     notes, pools,
     problem::{Problem, Problems},
@@ -27,8 +27,8 @@ use crate::{
 };
 
 /// The variables that are read.
-pub(super) const VARIABLES: [&str; 7] =
-    [OPENAI_KEYS, PROXY_API_KEY, GLOBAL_PROXY_KEYS, PORT, CONFIG_PATH, RUST_LOG, LOG_LEVEL];
+pub(super) const VARIABLES: [&str; 8] =
+    [OPENAI_KEYS, PROXY_API_KEY, GLOBAL_PROXY_KEYS, PORT, BACKEND_PORT, CONFIG_PATH, RUST_LOG, LOG_LEVEL];
 
 /// The variables that hold client keys.
 pub(super) const PROXY_API_KEY: &str = "PROXY_API_KEY";

@@ -5,11 +5,18 @@
 
 use std::collections::HashMap;
 
-use http::{HeaderMap, HeaderName, Method, header::AUTHORIZATION, uri::PathAndQuery};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method,
+    header::{ACCEPT_ENCODING, AUTHORIZATION},
+    uri::PathAndQuery,
+};
 use percent_encoding::utf8_percent_encode;
 
-use super::target::{BadTarget, ENCODED, Parameter, Place, Target, check_path};
-use crate::types::{Dialect, Key};
+use super::{
+    target::{BadTarget, ENCODED, Parameter, Place, Target, check_path},
+    transport::Needles,
+};
+use crate::types::{Dialect, Key, Secret};
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 const X_GOOG_API_KEY: HeaderName = HeaderName::from_static("x-goog-api-key");
@@ -53,6 +60,8 @@ pub struct Api {
     pub headers: HeaderMap,
     /// Parameters that each request gets, in place of the client's.
     pub query: Vec<Parameter>,
+    /// What of these is a credential: no answer tells it.
+    pub secrets: Vec<Secret>,
     /// The only methods that are sent. None: every one.
     pub methods: Vec<Method>,
     /// Azure's `api-version`, for requests that name none. `None`: the API without versions is used.
@@ -77,6 +86,7 @@ impl Api {
             also: Vec::new(),
             headers: HeaderMap::new(),
             query: Vec::new(),
+            secrets: Vec::new(),
             methods: Vec::new(),
             api_version: None,
             deployments: HashMap::new(),
@@ -164,6 +174,16 @@ impl Api {
         }
     }
 
+    /// What an answer to a request with `key` may have in it because it was in its URL, or is no matter of clients.
+    pub(super) fn told_by_answers(&self, spoken: Dialect, key: &Key) -> Option<Needles> {
+        let in_url = matches!(self.credential_of(spoken), Credential::Query(_)).then(|| key.secret());
+        if in_url.is_none() && self.secrets.is_empty() {
+            return None;
+        }
+        let texts = in_url.into_iter().chain(&self.secrets).map(Secret::expose);
+        Needles::of(texts.map(|text| (text, utf8_percent_encode(text, ENCODED).to_string())))
+    }
+
     /// What stands before the path of an OpenAI request at Azure.
     fn deployment(&self, model: Option<&str>) -> String {
         match (&self.api_version, model) {
@@ -187,7 +207,10 @@ impl Api {
             }
             Credential::Bearer => drop(headers.insert(AUTHORIZATION, key.plain().clone())),
             Credential::Header(name) => drop(headers.insert(name, key.plain().clone())),
-            Credential::Query(_) => {}
+            // What it answers has to be read.
+            Credential::Query(_) => {
+                drop(headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity")))
+            }
         }
     }
 }

@@ -52,7 +52,10 @@ type Models = Arc<[(String, Value)]>;
 /// What upstreams have listed. Each has a lock of its own, which is held while it is asked: whoever wants to know the
 /// same meanwhile waits for that answer.
 #[derive(Debug, Default)]
-pub(super) struct Catalog(std::sync::Mutex<HashMap<(PoolIndex, BaseUrl), Arc<Mutex<Option<Shelf>>>>>);
+pub(super) struct Catalog(std::sync::Mutex<HashMap<(PoolIndex, BaseUrl), Place>>);
+
+/// Where a shelf is to stand.
+type Place = Arc<Mutex<Option<Shelf>>>;
 
 /// What one upstream has listed.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Method, Version, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, request::Parts};
 use http_body::Body;
 use hyper::upgrade::OnUpgrade;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -29,6 +29,8 @@ use crate::{
     types::{ClientId, Demand, Dialect},
 };
 
+/// Says that a repetition is the same request.
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// No model's name is longer. It is kept for a while, and logged.
 pub const LONGEST_MODEL: usize = 256;
 const STEP: usize = 1024;
@@ -183,12 +185,9 @@ impl Inbound {
         if wish.is_some() && !body.as_ref().is_none_or(Body::is_end_stream) {
             return Err(BadUpgrade::Body.into());
         }
-        let kind = if target.is_nameless() && target.spoken() == Dialect::Generic {
-            // Nothing is known of what it says.
-            Kind::Other
-        } else {
-            Kind::of(&parts.headers)
-        };
+        // Nothing is known of what it says.
+        let is_unknown = target.is_nameless() && target.spoken() == Dialect::Generic;
+        let kind = if is_unknown { Kind::Unknown } else { Kind::of(&parts.headers) };
         let endpoint = classify(&parts.method, &target);
         let spending = provider::spending(endpoint, target.path());
         let may_ask = may_ask && asking::may_ask(endpoint, target.path(), &parts.headers);
@@ -219,7 +218,7 @@ impl Inbound {
             // Its head comes before the work, as that of a stream does.
             (model, stream) = (model_in_query(&target)?, true);
         }
-        let may_repeat = endpoint.may_repeat_after_write(parts.headers.contains_key("idempotency-key"));
+        let may_repeat = endpoint.may_repeat_after_write(parts.headers.contains_key(&IDEMPOTENCY_KEY));
         let model = model.map(|model| match model.strip_prefix(MODELS) {
             Some(name) if target.spoken() == Dialect::Gemini => Box::from(name),
             _ => model,

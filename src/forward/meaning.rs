@@ -31,6 +31,8 @@ pub(super) enum Kind {
     },
     /// Sound, pictures, files.
     Other,
+    /// Whatever an API has that we don't know.
+    Unknown,
 }
 
 impl Kind {
@@ -54,7 +56,7 @@ impl Kind {
     pub(super) fn limit(self) -> BodyLimit {
         match self {
             Self::Json | Self::Unsaid { silent: true } => BodyLimit::Bodies,
-            Self::Form | Self::Other | Self::Unsaid { silent: false } => BodyLimit::Uploads,
+            Self::Form | Self::Other | Self::Unknown | Self::Unsaid { silent: false } => BodyLimit::Uploads,
         }
     }
 
@@ -95,7 +97,7 @@ impl Meaning {
         limits: BodyLimits,
         may_ask: bool,
     ) -> Result<Self, InboundError> {
-        if body.is_empty() {
+        if body.is_empty() || kind == Kind::Unknown {
             return Ok(Self::default());
         }
         let limit = limits.held;
@@ -119,7 +121,7 @@ impl Meaning {
                 Err(SniffError::NotJson { .. }) => return Ok(Self::default()),
                 sniffed => sniffed?,
             },
-            Kind::Unsaid { .. } | Kind::Other => return Ok(Self::default()),
+            Kind::Unsaid { .. } | Kind::Other | Kind::Unknown => return Ok(Self::default()),
         };
         if sniffed.model.as_ref().is_some_and(|model| model.len() > LONGEST_MODEL) {
             return Err(InboundError::ModelTooLong);

@@ -141,13 +141,14 @@ impl Forwarder {
     ///
     /// # Errors
     /// [`ForwardError`] when there is no answer to deliver; `access` comes back with it.
-    pub async fn run(
+    // No async function, which would hold its arguments twice, and many may wait.
+    pub fn run(
         &self,
         inbound: &mut Inbound,
         start: Instant,
         mut access: Access,
         mut alarm: Alarm,
-    ) -> Result<Response<LeasedBody>, (ForwardError, Access)> {
+    ) -> impl Future<Output = Result<Response<LeasedBody>, (ForwardError, Access)>> {
         let mut ask = self.pool.ask(inbound);
         // Made for those who look at the log or the header, and for nobody else.
         let mut story = self.is_explained(&access).then(Box::<Story>::default);
@@ -162,129 +163,148 @@ impl Forwarder {
         if self.hedges_after(inbound).is_some() {
             self.hedges.lock().unwrap_or_else(PoisonError::into_inner).deposit();
         }
-        loop {
-            let asked = self.clock.mono();
-            let wait = if tries.all_refuse() { Duration::ZERO } else { patience };
-            let until = plan.deadline().min(asked + wait);
-            let (tried, failed) = (&tries.keys, &tries.failed_hosts);
-            let mut lease = match self.pool.lease(&ask, tried, failed, until, || inbound.settle_down()).await
-            {
-                Ok(lease) if tries.rules_out(lease.key()) => {
-                    if let Some((story, why)) = story.as_deref().zip(lease.explanation()) {
-                        self.tell_end(&mut access, story, RULED_OUT, why);
-                    }
-                    lease.settle(Outcome::Unused);
-                    return self.conclude(tries, None, &ask, inbound.falls_back, access, alarm);
-                }
-                Ok(lease) => lease,
-                Err(no_lease) => {
-                    if let Some((story, why)) = story.as_deref().zip(no_lease.explanation.as_deref()) {
-                        self.tell_end(&mut access, story, no_lease.why.as_str(), why);
-                    }
-                    return self.conclude(tries, Some(&no_lease), &ask, inbound.falls_back, access, alarm);
-                }
-            };
-            let sent = self.clock.mono();
-            let waited = sent.saturating_duration_since(asked);
-            if waited >= WORTH_TELLING {
-                self.metrics.waited(waited);
-            }
-            patience = patience.saturating_sub(waited);
-            let head_timeout = self.policy.head_timeout_of(inbound.stream);
-            let limit = head_timeout.min(plan.deadline().saturating_duration_since(sent));
-            access.attempt(lease.key().id());
-            if let Some((story, why)) = story.as_deref().zip(lease.explanation()) {
-                self.tell_pick(&mut access, story, lease.key(), why);
-            }
-            if let Some(kind) = again {
-                self.metrics.retried(kind);
-            }
-            // Held apart: who waits for a key has no need of the room that an attempt takes.
-            let (missed, took) = {
-                let attempt = if let Some(after) = self.hedges_after(inbound).filter(|_| !hedged) {
-                    let (ask, tried, deadline) = (&ask, &tries, plan.deadline());
-                    let course = Course { inbound, ask, tries: tried, after, deadline };
-                    match Box::pin(self.race(lease, course, &mut alarm, &mut access)).await {
-                        Ok(raced) => {
-                            (lease, hedged) = (raced.lease, raced.hedged);
-                            if let Some(lost) = raced.lost {
-                                self.lost(&lost, &mut tries, story.as_deref_mut(), &mut access);
+        async move {
+            loop {
+                let asked = self.clock.mono();
+                let wait = if tries.all_refuse() { Duration::ZERO } else { patience };
+                let until = plan.deadline().min(asked + wait);
+                let (tried, failed) = (&tries.keys, &tries.failed_hosts);
+                let mut lease =
+                    match self.pool.lease(&ask, tried, failed, until, || inbound.settle_down()).await {
+                        Ok(lease) if tries.rules_out(lease.key()) => {
+                            if let Some((story, why)) = story.as_deref().zip(lease.explanation()) {
+                                self.tell_end(&mut access, story, RULED_OUT, why);
                             }
-                            if let Some((story, why)) =
-                                story.as_deref().zip(lease.explanation()).filter(|_| hedged)
-                            {
-                                self.tell_pick(&mut access, story, lease.key(), why);
-                            }
-                            Ok(raced.attempt)
+                            lease.settle(Outcome::Unused);
+                            return self.conclude(tries, None, &ask, inbound.falls_back, access, alarm);
                         }
+                        Ok(lease) => lease,
+                        Err(no_lease) => {
+                            if let Some((story, why)) = story.as_deref().zip(no_lease.explanation.as_deref())
+                            {
+                                self.tell_end(&mut access, story, no_lease.why.as_str(), why);
+                            }
+                            return self.conclude(
+                                tries,
+                                Some(&no_lease),
+                                &ask,
+                                inbound.falls_back,
+                                access,
+                                alarm,
+                            );
+                        }
+                    };
+                let sent = self.clock.mono();
+                let waited = sent.saturating_duration_since(asked);
+                if waited >= WORTH_TELLING {
+                    self.metrics.waited(waited);
+                }
+                patience = patience.saturating_sub(waited);
+                let head_timeout = self.policy.head_timeout_of(inbound.stream);
+                let limit = head_timeout.min(plan.deadline().saturating_duration_since(sent));
+                access.attempt(lease.key().id());
+                if let Some((story, why)) = story.as_deref().zip(lease.explanation()) {
+                    self.tell_pick(&mut access, story, lease.key(), why);
+                }
+                if let Some(kind) = again {
+                    self.metrics.retried(kind);
+                }
+                // Held apart: who waits for a key has no need of the room that an attempt takes.
+                let (missed, took) = {
+                    let attempt = if let Some(after) = self.hedges_after(inbound).filter(|_| !hedged) {
+                        let (ask, tried, deadline) = (&ask, &tries, plan.deadline());
+                        let course = Course { inbound, ask, tries: tried, after, deadline };
+                        match Box::pin(self.race(lease, course, &mut alarm, &mut access)).await {
+                            Ok(raced) => {
+                                (lease, hedged) = (raced.lease, raced.hedged);
+                                if let Some(lost) = raced.lost {
+                                    self.lost(&lost, &mut tries, story.as_deref_mut(), &mut access);
+                                }
+                                if let Some((story, why)) =
+                                    story.as_deref().zip(lease.explanation()).filter(|_| hedged)
+                                {
+                                    self.tell_pick(&mut access, story, lease.key(), why);
+                                }
+                                Ok(raced.attempt)
+                            }
+                            Err(bad) => return Err((bad, access)),
+                        }
+                    } else {
+                        Box::pin(self.attempt(lease.key(), inbound, limit, &mut alarm)).await
+                    };
+                    match attempt {
                         Err(bad) => return Err((bad, access)),
+                        Ok(Attempt::Passed(passed)) => {
+                            let (key, verdict) = (Arc::clone(lease.key()), passed.verdict);
+                            self.metrics.attempt(verdict.class);
+                            let lease = if verdict.class == Class::Success {
+                                lease.heard(&passed.told);
+                                Some(lease)
+                            } else {
+                                lease.judged(&verdict, &passed.told);
+                                None
+                            };
+                            let upload = inbound.upload().cloned();
+                            return Ok(self.deliver(passed, lease, upload, &key, access, alarm));
+                        }
+                        Ok(Attempt::Missed(missed)) => {
+                            let took = self.clock.mono().saturating_duration_since(lease.since());
+                            lease.judged(&missed.verdict, &missed.told);
+                            (Box::new(missed), took)
+                        }
                     }
-                } else {
-                    Box::pin(self.attempt(lease.key(), inbound, limit, &mut alarm)).await
                 };
-                match attempt {
-                    Err(bad) => return Err((bad, access)),
-                    Ok(Attempt::Passed(passed)) => {
-                        let (key, verdict) = (Arc::clone(lease.key()), passed.verdict);
-                        self.metrics.attempt(verdict.class);
-                        let lease = if verdict.class == Class::Success {
-                            lease.heard(&passed.told);
-                            Some(lease)
-                        } else {
-                            lease.judged(&verdict, &passed.told);
-                            None
+                let now = self.clock.mono();
+                let verdict = missed.verdict;
+                self.metrics.attempt(verdict.class);
+                let key = Arc::clone(&missed.key);
+                tries.count(&key, &verdict);
+                let facts = Facts { local: self.pool.failure_is_local(&key), spent: inbound.is_spent() };
+                let afford = || self.budget.lock().unwrap_or_else(PoisonError::into_inner).withdraw(now);
+                let step = plan.step(&verdict, facts, now, &mut rng, afford);
+                let status = missed.refusal.as_ref().map(|refusal| refusal.status.as_u16());
+                if let Some(story) = &mut story {
+                    story.tried(key.id(), verdict.class, status);
+                }
+                access.failed_attempt(self.pool.name(), &verdict, status, took, step.as_str());
+                match step {
+                    Step::Deliver => {
+                        let Some(refusal) = missed.refusal else {
+                            return Err((ForwardError::Broken, access));
                         };
-                        let upload = inbound.upload().cloned();
-                        return Ok(self.deliver(passed, lease, upload, &key, access, alarm));
+                        // Word for word, unless the upstream has let the key slip.
+                        let slipped = Traces::of(missed.key.secret()).is_told_in_part(&refusal.text());
+                        return Ok(self.deliver_refusal(
+                            refusal,
+                            &verdict,
+                            &missed.key,
+                            slipped,
+                            access,
+                            alarm,
+                        ));
                     }
-                    Ok(Attempt::Missed(missed)) => {
-                        let took = self.clock.mono().saturating_duration_since(lease.since());
-                        lease.judged(&missed.verdict, &missed.told);
-                        (Box::new(missed), took)
+                    Step::Next => {
+                        again = Some(Retried::Rotation);
+                        tries.last = Some(missed);
                     }
-                }
-            };
-            let now = self.clock.mono();
-            let verdict = missed.verdict;
-            self.metrics.attempt(verdict.class);
-            let key = Arc::clone(&missed.key);
-            tries.count(&key, &verdict);
-            let facts = Facts { local: self.pool.failure_is_local(&key), spent: inbound.is_spent() };
-            let afford = || self.budget.lock().unwrap_or_else(PoisonError::into_inner).withdraw(now);
-            let step = plan.step(&verdict, facts, now, &mut rng, afford);
-            let status = missed.refusal.as_ref().map(|refusal| refusal.status.as_u16());
-            if let Some(story) = &mut story {
-                story.tried(key.id(), verdict.class, status);
-            }
-            access.failed_attempt(self.pool.name(), &verdict, status, took, step.as_str());
-            match step {
-                Step::Deliver => {
-                    let Some(refusal) = missed.refusal else { return Err((ForwardError::Broken, access)) };
-                    // Word for word, unless the upstream has let the key slip.
-                    let slipped = Traces::of(missed.key.secret()).is_told_in_part(&refusal.text());
-                    return Ok(self.deliver_refusal(refusal, &verdict, &missed.key, slipped, access, alarm));
-                }
-                Step::Next => {
-                    again = Some(Retried::Rotation);
-                    tries.last = Some(missed);
-                }
-                Step::NextHost => {
-                    again = Some(Retried::Rotation);
-                    tries.shun_host_of(&key);
-                    tries.last = Some(missed);
-                }
-                Step::NextAfter(pause) => {
-                    again = Some(Retried::Retry);
-                    tries.last = Some(missed);
-                    tokio::time::sleep(pause).await;
-                }
-                Step::Stop(stop) => {
-                    self.metrics.retry_denied(stop.as_str());
-                    tries.last = Some(missed);
-                    if matches!(stop, Stop::NotRepeatable | Stop::Deadline) {
-                        inbound.falls_back = false;
+                    Step::NextHost => {
+                        again = Some(Retried::Rotation);
+                        tries.shun_host_of(&key);
+                        tries.last = Some(missed);
                     }
-                    return self.conclude(tries, None, &ask, inbound.falls_back, access, alarm);
+                    Step::NextAfter(pause) => {
+                        again = Some(Retried::Retry);
+                        tries.last = Some(missed);
+                        tokio::time::sleep(pause).await;
+                    }
+                    Step::Stop(stop) => {
+                        self.metrics.retry_denied(stop.as_str());
+                        tries.last = Some(missed);
+                        if matches!(stop, Stop::NotRepeatable | Stop::Deadline) {
+                            inbound.falls_back = false;
+                        }
+                        return self.conclude(tries, None, &ask, inbound.falls_back, access, alarm);
+                    }
                 }
             }
         }
@@ -361,6 +381,10 @@ impl Forwarder {
         until: Instant,
         alarm: &mut Alarm,
     ) -> Result<Attempt, ForwardError> {
+        let answer = match self.api.told_by_answers(inbound.spoken(), key) {
+            Some(needles) => answer.map(|body| body.without(needles)),
+            None => answer,
+        };
         if !provider::reads_body(answer.status()) {
             let attempt = self.begun(answer, key, inbound, alarm, until).await;
             return match inbound.failure() {

@@ -110,10 +110,13 @@ pub struct Routes {
     exact: HashMap<Box<str>, Vec<PoolIndex>>,
     prefixes: Vec<(Box<str>, PoolIndex)>,
     default: Option<PoolIndex>,
-    aliases: HashMap<Box<str>, Vec<(Option<PoolIndex>, Box<str>)>>,
+    aliases: HashMap<Box<str>, Vec<Target>>,
     /// Whether the default's upstream is OpenAI's own, which has no models with a provider before them.
     default_is_openais: bool,
 }
+
+/// What an alias stands for: a model, perhaps of one pool only.
+type Target = (Option<PoolIndex>, Box<str>);
 
 /// What the routes need to know of a pool.
 #[derive(Debug)]

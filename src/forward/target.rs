@@ -16,7 +16,7 @@ pub(super) const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.'
 pub struct Target {
     path: Box<str>,
     /// Where the part begins that goes below the base.
-    start: usize,
+    start: u32,
     query: Option<Box<str>>,
     /// Whether that part begins with a version of its own, in place of the base's.
     has_version: bool,
@@ -124,8 +124,11 @@ impl Target {
     /// If its path is not that long.
     #[must_use]
     pub fn below(mut self, length: usize) -> Self {
-        self.start += length;
-        assert!(self.path.is_char_boundary(self.start), "a target is cut where its path has a place to cut");
+        self.start += u32::try_from(length).expect("no head is so long");
+        assert!(
+            self.path.is_char_boundary(self.start as usize),
+            "a target is cut where its path has a place to cut"
+        );
         self
     }
 
@@ -212,7 +215,7 @@ impl Target {
     /// The path below the base: from the slash after the version segment, `/chat/completions`.
     #[must_use]
     pub fn path(&self) -> &str {
-        &self.path[self.start..]
+        &self.path[self.start as usize..]
     }
 
     /// The values that its query gives `name`, decoded.

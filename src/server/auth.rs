@@ -3,17 +3,21 @@
 use std::borrow::Cow;
 
 use http::{
-    HeaderMap,
+    HeaderMap, HeaderName,
     header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL},
 };
 
 use crate::forward::headers::KEY_PROTOCOL;
 
 /// Headers whose whole value is a key, as the SDKs of the several dialects send it.
-const HEADERS: [&str; 3] = ["x-api-key", "x-goog-api-key", "api-key"];
+const HEADERS: [HeaderName; 3] = [
+    HeaderName::from_static("x-api-key"),
+    HeaderName::from_static("x-goog-api-key"),
+    HeaderName::from_static("api-key"),
+];
 
 /// The header of ours: where it is, other credentials are somebody else's business and count for nothing.
-const OURS: &str = "x-proxy-key";
+const OURS: HeaderName = HeaderName::from_static("x-proxy-key");
 /// The parameter of a query in which Google's API takes a credential.
 const PARAMETER: &str = "key";
 
@@ -23,10 +27,10 @@ pub(super) fn credentials<'r>(
     query: Option<&'r str>,
 ) -> impl Iterator<Item = Cow<'r, [u8]>> {
     let ours = headers.get_all(OURS).iter().map(|value| value.as_bytes().trim_ascii());
-    let others = !headers.contains_key(OURS);
+    let others = !headers.contains_key(&OURS);
     let bearer = headers.get_all(AUTHORIZATION).iter().filter_map(|value| bearer(value.as_bytes()));
     let plain =
-        HEADERS.iter().flat_map(|name| headers.get_all(*name)).map(|value| value.as_bytes().trim_ascii());
+        HEADERS.into_iter().flat_map(|name| headers.get_all(name)).map(|value| value.as_bytes().trim_ascii());
     let protocols = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
     let items = protocols.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
     let query = query.filter(|query| query.contains(PARAMETER)).unwrap_or_default();

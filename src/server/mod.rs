@@ -53,9 +53,10 @@ impl Answers for Arc<Proxy> {
             None if probe::is_probe(request.uri().path()) => probe::answer(self, peer, &id, &request),
             None => {
                 let routes = self.router().routes();
-                let spoken = Way::of(request.uri().path(), request.headers(), routes).told_in(routes);
+                let way = Way::of(request.uri().path(), request.headers(), routes);
+                let spoken = way.told_in(routes);
                 // Boxed, since a connection keeps the room of what is awaited here for as long as it lives.
-                let handled = Box::pin(proxy::handle(self, peer, &id, spoken, request, after));
+                let handled = Box::pin(proxy::handle(self, peer, &id, way, request, after));
                 // One request's panic is its own; the message may hold anything, so only the panic hook tells it.
                 let caught = AssertUnwindSafe(handled).catch_unwind().await;
                 caught.unwrap_or_else(|_| Refusal::internal().answer(spoken, &id))

@@ -151,6 +151,7 @@ impl Proxy {
 }
 
 /// What a request asks for.
+#[expect(clippy::large_enum_variant, reason = "nearly every request is of the large kind")]
 enum Asked {
     /// An upstream's answer.
     Answer(Inbound),
@@ -175,11 +176,12 @@ pub(super) fn handle(
     proxy: &Proxy,
     peer: IpAddr,
     id: &HeaderValue,
-    spoken: Dialect,
+    way: Way,
     request: Request<Incoming>,
     after: &Afterwards,
 ) -> impl Future<Output = Response<AnswerBody>> {
-    let reading = Box::pin(read(proxy, peer, id, request));
+    let spoken = way.told_in(proxy.router.routes());
+    let reading = Box::pin(read(proxy, peer, id, way, request));
     let serving = async move {
         let Read { access, mut asked, rest, alarm } = reading.await;
         match &mut asked {
@@ -202,7 +204,7 @@ pub(super) fn handle(
         .map(move |answer| answer.unwrap_or_else(|| Refusal::shutting_down().answer(spoken, id)))
 }
 
-async fn read(proxy: &Proxy, peer: IpAddr, id: &HeaderValue, request: Request<Incoming>) -> Read {
+async fn read(proxy: &Proxy, peer: IpAddr, id: &HeaderValue, way: Way, request: Request<Incoming>) -> Read {
     let client = peer::address(peer, request.headers(), &proxy.settings.trusted_proxies);
     let (metrics, last_call) = (Arc::clone(&proxy.metrics), proxy.stages.last_call.clone());
     let (method, path) = (request.method().clone(), proxy.loggable(request.uri().path()));
@@ -214,7 +216,7 @@ async fn read(proxy: &Proxy, peer: IpAddr, id: &HeaderValue, request: Request<In
     let mut body = Some(body);
     let lingers = lingers(&parts);
     let mut alarm = Alarm::new(proxy.clock);
-    let asked = understand(proxy, parts, &mut body, client, &mut alarm).await;
+    let asked = understand(proxy, way, parts, &mut body, client, &mut alarm).await;
     if let Ok(Asked::Answer(inbound)) = &asked {
         access.read(inbound.model(), inbound.length());
         if let Some(counter) = inbound.counter() {
@@ -273,7 +275,7 @@ fn answered(
 }
 
 /// Whether it goes to an API of which nothing is known.
-fn to_unknown_api(way: &Way<'_>, routes: &Routes) -> bool {
+fn to_unknown_api(way: &Way, routes: &Routes) -> bool {
     matches!(way.to, To::Pool(pool) if routes.native(pool) == Dialect::Generic)
 }
 
@@ -321,13 +323,13 @@ fn go_on(proxy: &Proxy, tunnel: Tunnel, client: OnUpgrade) -> impl Future<Output
 /// Everything that can be refused before a key is asked for.
 async fn understand(
     proxy: &Proxy,
+    way: Way,
     parts: Parts,
     body: &mut Option<Incoming>,
     client: IpAddr,
     alarm: &mut Alarm,
 ) -> Result<Asked, Refusal> {
     let path = parts.uri.path();
-    let way = Way::of(path, &parts.headers, proxy.router.routes());
     // Elsewhere it would stand in every log on the way for nothing.
     let query = parts.uri.query().filter(|_| way.takes_key_in_query());
     let who = proxy.clients.admit(auth::credentials(&parts.headers, query), client);
@@ -352,7 +354,7 @@ async fn understand(
     let to = match way.to {
         To::Any => None,
         To::Pool(pool) => Some(pool),
-        To::Unknown(slug) => return Err(Refusal::no_such_pool(&proxy.loggable(slug))),
+        To::Unknown { start, end } => return Err(Refusal::no_such_pool(&proxy.loggable(&path[start..end]))),
         To::Nowhere => return Err(Refusal::no_such_route()),
         To::Providers => None,
     };

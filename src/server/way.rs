@@ -1,6 +1,6 @@
 //! What a path says: how whoever asks speaks, which pool is meant, and what goes below the base.
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 
 use crate::{
     forward::{BadTarget, PoolIndex, Routes, Target},
@@ -48,14 +48,14 @@ const VERBS: [&str; 9] = [
 /// Headers that Google's SDKs send.
 const GOOGLES: [&str; 2] = ["x-goog-api-client", "x-goog-api-key"];
 /// The header that Anthropic's API asks for.
-const ANTHROPIC_VERSION: &str = "anthropic-version";
+const ANTHROPIC_VERSION: HeaderName = HeaderName::from_static("anthropic-version");
 
 /// Where a path leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Way<'p> {
+pub(super) struct Way {
     /// How whoever asks speaks.
     pub(super) spoken: Dialect,
-    pub(super) to: To<'p>,
+    pub(super) to: To,
     /// How much of the path names the route, and goes no further.
     cut: usize,
     /// Whether what goes further begins with a version that counts.
@@ -63,22 +63,22 @@ pub(super) struct Way<'p> {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum To<'p> {
+pub(super) enum To {
     /// Whichever pool serves the model.
     Any,
     /// This pool.
     Pool(PoolIndex),
-    /// A pool that there is not.
-    Unknown(&'p str),
+    /// A pool that there is not; where its name stands in the path.
+    Unknown { start: usize, end: usize },
     /// The names of all pools.
     Providers,
     /// Nowhere.
     Nowhere,
 }
 
-impl<'p> Way<'p> {
+impl Way {
     /// The way that a path leads.
-    pub(super) fn of(path: &'p str, headers: &HeaderMap, routes: &Routes) -> Self {
+    pub(super) fn of(path: &str, headers: &HeaderMap, routes: &Routes) -> Self {
         let way = |spoken, cut| Self { spoken, to: To::Any, cut, has_version: false };
         let mut segments = path.split('/').skip(1);
         let (first, second) = (segments.next().unwrap_or_default(), segments.next());
@@ -91,7 +91,9 @@ impl<'p> Way<'p> {
                 Self { has_version: true, ..way(Dialect::Gemini, 0) }
             }
             ("v1", Some(second)) if ANTHROPIC.contains(&second) => way(Dialect::Anthropic, 3),
-            ("v1", _) if headers.contains_key(ANTHROPIC_VERSION) && is_spoken(Dialect::Anthropic, routes) => {
+            ("v1", _)
+                if is_spoken(Dialect::Anthropic, routes) && headers.contains_key(&ANTHROPIC_VERSION) =>
+            {
                 way(Dialect::Anthropic, 3)
             }
             ("v1", _) => way(Dialect::OpenAi, 3),
@@ -109,7 +111,10 @@ impl<'p> Way<'p> {
             ("llm" | "proxy", Some(slug)) => {
                 let cut = first.len() + slug.len() + 2;
                 match routes.find(slug) {
-                    None => Self { to: To::Unknown(slug), ..way(Dialect::OpenAi, cut) },
+                    None => {
+                        let to = To::Unknown { start: first.len() + 2, end: cut };
+                        Self { to, ..way(Dialect::OpenAi, cut) }
+                    }
                     Some(pool) => Self::of_pool(&path[cut..], first == "proxy", pool, cut, routes),
                 }
             }
@@ -163,7 +168,7 @@ impl<'p> Way<'p> {
 
     /// Whether a client may send its key in the query, as Google's SDKs once did.
     pub(super) fn takes_key_in_query(&self) -> bool {
-        self.spoken == Dialect::Gemini || matches!(self.to, To::Pool(_) | To::Unknown(_))
+        self.spoken == Dialect::Gemini || matches!(self.to, To::Pool(_) | To::Unknown { .. })
     }
 
     /// The dialect in which whoever asks understands errors.
@@ -185,15 +190,17 @@ impl<'p> Way<'p> {
 /// Whether a request below `/v1` is one for Gemini's API, by what only that has or by its headers. Where no pool speaks
 /// it, whoever is asked may know what is meant.
 fn comes_from_google(second: &str, third: Option<&str>, headers: &HeaderMap, routes: &Routes) -> bool {
+    if !is_spoken(Dialect::Gemini, routes) {
+        return false;
+    }
     let by_headers = || GOOGLES.iter().any(|name| headers.contains_key(*name));
     // Names of models may have colons too.
     let has_verb = |model: &str| model.rsplit_once(':').is_some_and(|(_, verb)| VERBS.contains(&verb));
-    let is_googles = match second {
+    match second {
         "models" => third.is_some_and(has_verb) || by_headers(),
         "cachedContents" | "tunedModels" => true,
         second => !WITHOUT_VERSION.contains(&second) && by_headers(),
-    };
-    is_googles && is_spoken(Dialect::Gemini, routes)
+    }
 }
 
 /// Whether some pool speaks a dialect.

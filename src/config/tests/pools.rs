@@ -73,7 +73,7 @@ fn no_pool_takes_the_name_of_that_without_one() {
         )],
         &[],
     );
-    assert!(told.contains("pools[0].name: this name is taken"), "{told}");
+    assert!(told.contains("pools[0].name\n  this name is taken"), "{told}");
 }
 
 #[test]

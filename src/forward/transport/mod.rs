@@ -7,6 +7,7 @@ mod connect;
 mod gate;
 mod kept;
 mod outgoing;
+mod scrubbed;
 
 use std::{
     error::Error,
@@ -38,6 +39,8 @@ pub use kept::Switched;
 use kept::{Exchanged, Kept, LinkBody};
 pub use outgoing::RequestBody;
 use rustls::pki_types::CertificateDer;
+pub(super) use scrubbed::Needles;
+use scrubbed::Scrubbed;
 
 use crate::{clock::Clock, types::BaseUrl};
 
@@ -99,6 +102,7 @@ pub struct AnswerBody(Source);
 enum Source {
     Direct(LinkBody),
     Any(Incoming),
+    Scrubbed(Box<Scrubbed>),
 }
 
 /// Why there is no answer.
@@ -260,6 +264,13 @@ impl Fault {
     }
 }
 
+impl AnswerBody {
+    /// The same without these.
+    pub(super) fn without(self, needles: Needles) -> Self {
+        Self(Source::Scrubbed(Box::new(Scrubbed::new(self, needles))))
+    }
+}
+
 impl Body for AnswerBody {
     type Data = Bytes;
     type Error = hyper::Error;
@@ -271,6 +282,7 @@ impl Body for AnswerBody {
         match &mut self.0 {
             Source::Direct(body) => Pin::new(body).poll_frame(context),
             Source::Any(body) => Pin::new(body).poll_frame(context),
+            Source::Scrubbed(body) => Pin::new(body).poll_frame(context),
         }
     }
 
@@ -278,6 +290,7 @@ impl Body for AnswerBody {
         match &self.0 {
             Source::Direct(body) => body.is_end_stream(),
             Source::Any(body) => body.is_end_stream(),
+            Source::Scrubbed(body) => body.is_end_stream(),
         }
     }
 
@@ -285,6 +298,7 @@ impl Body for AnswerBody {
         match &self.0 {
             Source::Direct(body) => body.size_hint(),
             Source::Any(body) => body.size_hint(),
+            Source::Scrubbed(body) => body.size_hint(),
         }
     }
 }
