@@ -21,7 +21,7 @@ pub(super) const BODY_TIME: Duration = Duration::from_secs(600);
 /// So much is held of a body that was declared too long to be held …
 const BEGINNING: usize = 1 << 20;
 /// … and of one without a declared length: if it ends before, it is held.
-const UNDECLARED: usize = 4 << 20;
+const UNDECLARED: usize = 1 << 20;
 
 /// What was read of a body.
 pub(super) enum Gathered {
